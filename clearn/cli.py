@@ -1,0 +1,108 @@
+"""The command line: parses, calls, and turns mistakes into one clear message and an exit code.
+
+Exit codes: 0 done, 2 a user's mistake (one message, no traceback), 1 a fault of ours or a check that fails, 130 stopped by Ctrl-C.
+Nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from clearn.errors import UserError
+
+RUN_EPILOG = """examples:
+  clearn run quickstart
+  clearn run class_incremental/memo_fashion_mnist budget.bytes=1MiB seed=1
+  clearn run my.yaml strategy=icarl out=runs/icarl"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their arguments."""
+    top = argparse.ArgumentParser(
+        prog="clearn",
+        description="Continual learning under byte budgets: what is carried from task to task is weighed, and nothing else is.",
+    )
+    top.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+
+    def add(name: str, text: str, epilog: str | None = None) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name, help=text, description=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+
+    run = add("run", "run a config; a folder that holds an unfinished run of it is gone on with", RUN_EPILOG)
+    run.add_argument("config", help="a YAML file, or the name of a shipped config ('clearn list configs')")
+    run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. budget.bytes=4MiB strategy=icarl seed=3")
+
+    resume = add("resume", "go on with a run that was stopped, bit for bit")
+    resume.add_argument("run", help="a run folder, or a folder of a grid")
+
+    fork = add("fork", "go on from a task of an earlier run with something changed; the earlier run is left as it is")
+    fork.add_argument("run", help="the run folder to start from")
+    fork.add_argument("--after", type=int, required=True, metavar="K", help="how many tasks to take over")
+    fork.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what to change, e.g. strategy.later.lr=0.01")
+
+    report = add("report", "compare runs: a table here, and Markdown, CSV and one HTML page on request")
+    report.add_argument("runs", nargs="+", help="run folders, or folders of them")
+    report.add_argument("--html", metavar="FILE", help="write one self-contained page")
+    report.add_argument("--markdown", metavar="FILE", help="write the tables as Markdown")
+    report.add_argument("--csv", metavar="FILE", help="write the table as CSV, bytes exact")
+    report.add_argument("--title", default="clearn", help="of the page")
+
+    listing = add("list", "what there is: strategies, streams, datasets, backbones, configs")
+    listing.add_argument("what", nargs="?", choices=("strategies", "streams", "datasets", "backbones", "configs"))
+
+    show = add("show", "look before you run: a config's stream, parameters, bytes and exemplar quota at every step")
+    show.add_argument("what", help="a config, a method's name, a run folder, or 'published' for the published budget tables")
+    show.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+
+    check = add("check", "hold a method to the conformance suite")
+    check.add_argument("what", help="a method's name, or a module of yours: mypkg.mymethod or mypkg.mymethod:MyClass")
+    check.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="an option of its constructor")
+
+    reproduce = add("reproduce", "run a config that states an expected figure, and compare; without a name: list them")
+    reproduce.add_argument("name", nargs="?", help="e.g. class_incremental/parity/memo")
+    reproduce.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; give the exit code."""
+    arguments = parser()
+    args, unknown = arguments.parse_known_args(argv)
+    overrides = [word for word in unknown if "=" in word and not word.startswith("-")]
+    if len(overrides) != len(unknown) or (overrides and not hasattr(args, "overrides")):
+        arguments.error(f"unknown arguments: {' '.join(w for w in unknown if w not in overrides) or ' '.join(unknown)}")
+    if overrides:
+        args.overrides = [*args.overrides, *overrides]
+    if args.version:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"clearn {version('clearn')}\n")
+        return 0
+    if args.command is None:
+        arguments.print_help()
+        return 2
+    try:
+        from clearn import commands
+
+        result: int = getattr(commands, args.command.replace("list", "list_"))(args)
+    except UserError as error:
+        _complain(str(error))
+        return 2
+    except KeyboardInterrupt:
+        _complain("stopped by Ctrl-C before anything was learned")
+        return 130
+    except BrokenPipeError:
+        return 0
+    return result
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(f"clearn: {text}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,318 @@
+"""What each command does. Heavy imports happen inside the commands that need them."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clearn.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from clearn.experiment import Experiment
+
+GRID = "grid.yaml"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid.
+
+    Attributes:
+        label: what distinguishes it, e.g. "strategy=memo seed=1".
+        overrides: the same as dot-form overrides.
+    """
+
+    label: str
+    overrides: tuple[str, ...]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run a config, or every cell of its grid."""
+    from clearn.config import load
+
+    config = load(args.config, args.overrides)
+    if config.get("grid"):
+        name = config.get("name") or Path(args.config).stem
+        return _run_grid(args.config, args.overrides, config, Path(config.get("out") or Path("runs") / name))
+    return _run_one(_bound(config), config.get("out"))
+
+
+def resume(args: argparse.Namespace) -> int:
+    """Go on with what lies in a folder."""
+    from clearn.config import load
+
+    path = _existing(args.run)
+    if (path / GRID).exists():
+        config = load(str(path / GRID))
+        return _run_grid(str(path / GRID), [], config, path)
+    return _run_one(_bound(load(str(_config_of(path)))), str(path))
+
+
+def fork(args: argparse.Namespace) -> int:
+    """Copy a run's first K tasks into a new folder under a changed config, and go on there."""
+    from clearn.config import load, save
+    from clearn.folder import CONFIG, ENVIRONMENT, LEDGER, SCORES, RunFolder
+
+    old_path = _existing(args.run)
+    old_config = load(str(_config_of(old_path)))
+    config = load(str(_config_of(old_path)), args.overrides)
+    new, old = _bound(config), _bound(old_config)
+    if not 1 <= args.after <= len(new.stream):
+        raise ConfigError(f"--after {args.after} must lie in [1, {len(new.stream)}]: the stream has {len(new.stream)} tasks")
+    if new.stream.infos[: args.after] != old.stream.infos[: args.after] or new.stream.inputs != old.stream.inputs:
+        raise ConfigError(
+            f"the changed stream differs from {old_path} within the first {args.after} tasks, which are already learned: change "
+            "what comes after them, or start a new run"
+        )
+    source = RunFolder(old_path)
+    whole = source.read_state(args.after)
+    target = RunFolder(Path(config["out"]) if config.get("out") else _default_folder(new))
+    if target.path.resolve() == old_path.resolve() or (target.path / CONFIG).exists():
+        raise ConfigError(f"{target.path} already holds a run: change an option, or choose another folder with out=FOLDER")
+    target.create()
+    for step in range(1, args.after + 1):
+        for path in (source.state_path(step), source.state_path(step).with_suffix(".safetensors.sha256")):
+            if path.exists():
+                shutil.copyfile(path, target.path / "state" / path.name)
+    for name in (SCORES, LEDGER):
+        target.add_rows(name, (row for row in source.rows(name) if row["step"] <= args.after))
+    save(new.config, target.path / CONFIG)
+    target.put_json(ENVIRONMENT, {"forked_from": {"run": str(old_path), "after": args.after, "sha256": whole.sha256}})
+    return _run_one(new, str(target.path))
+
+
+def report(args: argparse.Namespace) -> int:
+    """Print the comparison, and write the files asked for."""
+    from clearn import report as reports
+
+    console = _console()
+    runs = reports.load([Path(path) for path in args.runs])
+    groups = reports.groups(runs)
+    reports.terminal(groups, console)
+    for path, text in (
+        (args.markdown, lambda: reports.markdown(groups)),
+        (args.csv, lambda: reports.csv(groups)),
+        (args.html, lambda: reports.html(groups, runs, args.title)),
+    ):
+        if path:
+            _write_text(Path(path), text())
+            console.print(f"written: {path}", highlight=False)
+    return 0
+
+
+def list_(args: argparse.Namespace) -> int:
+    """Print names, each with one line on what it is."""
+    from clearn import plugins
+    from clearn.config import shipped
+    from clearn.parts.backbones.names import BACKBONES
+    from clearn.streams import DATASETS, STREAMS
+
+    tables: dict[str, Mapping[str, str]] = {
+        "strategies": plugins.names("strategies"),
+        "streams": STREAMS,
+        "datasets": DATASETS,
+        "backbones": BACKBONES,
+        "configs": {name: "" for name in shipped()},
+    }
+    console = _console()
+    for title, names in tables.items():
+        if args.what in (None, title):
+            width = max(map(len, names), default=0)
+            console.print(f"[bold]{title}[/bold]")
+            for name, text in names.items():
+                console.print(f"  {name:<{width}}  {text}".rstrip(), highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def show(args: argparse.Namespace) -> int:
+    """Print what a config will do, what a method's options are, what a run carried, or the published tables."""
+    from clearn import showing
+
+    console = _console()
+    if args.what == "published":
+        showing.published(console)
+    elif Path(args.what).is_dir():
+        showing.run(Path(args.what), console)
+    elif showing.is_method(args.what):
+        showing.method(args.what, console)
+    else:
+        from clearn.config import load
+
+        showing.experiment(_bound(load(args.what, args.overrides)), console)
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """Run the conformance suite on one method."""
+    from clearn import checks
+
+    console = _console()
+    failed = 0
+    subject = checks.subject(args.what, args.option)
+    for name, problem in checks.run(subject):
+        failed += problem is not None
+        mark = "[green]ok[/green]    " if problem is None else "[red]failed[/red]"
+        console.print(f"{mark} {name}", highlight=False)
+        if problem is not None:
+            console.print(f"         {problem}", highlight=False, markup=False)
+    console.print(f"{subject.name}: " + (f"{failed} checks failed" if failed else "conforms"), highlight=False)
+    return 1 if failed else 0
+
+
+def reproduce(args: argparse.Namespace) -> int:
+    """Compare a config's measured figures with those it expects."""
+    from clearn import reproducing
+
+    console = _console()
+    if args.name is None:
+        reproducing.listing(console)
+        return 0
+    plan = reproducing.plan(args.name, args.overrides)
+    for cell in plan.cells:
+        code = _run_one(_bound(_load_cell(args.name, [*args.overrides, *cell.overrides])), None, quiet=True)
+        if code:
+            return code
+    paths = [_default_folder(_bound(_load_cell(args.name, [*args.overrides, *cell.overrides]))) for cell in plan.cells]
+    return 0 if reproducing.compare(plan, paths, console) else 1
+
+
+def cells(grid: Mapping[str, Sequence[Any]]) -> Iterator[Cell]:
+    """All combinations of a grid, the first key slowest.
+
+    Raises:
+        ConfigError: a key without values.
+    """
+    for key, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"grid.{key}={values!r} must be a list with at least one value: e.g. {key}: [0, 1, 2]")
+    for values in itertools.product(*grid.values()):
+        words = tuple(f"{key}={value}" for key, value in zip(grid, values, strict=True))
+        yield Cell(" ".join(words), words)
+
+
+def _run_grid(source: str, overrides: Sequence[str], config: Mapping[str, Any], path: Path) -> int:
+    """Run the unfinished cells one after the other; a cell that fails does not hide the rest."""
+    from clearn.config import save
+
+    console = _console()
+    listed = list(cells(config["grid"]))
+    experiments = [_bound(_load_cell(source, [*overrides, *cell.overrides])) for cell in listed]
+    path.mkdir(parents=True, exist_ok=True)
+    save({key: value for key, value in config.items() if key != "out"}, path / GRID)
+    console.print(f"{len(listed)} runs into {path}", highlight=False)
+    failed = 0
+    for number, (cell, experiment) in enumerate(zip(listed, experiments, strict=True), 1):
+        folder = path / f"{_slug(cell.label)}-{_digest(experiment)}"
+        console.print(f"[bold]{number}/{len(listed)}[/bold] {cell.label}", highlight=False)
+        try:
+            code = _execute(experiment, folder, console)
+        except UserError as error:
+            console.print(f"  failed: {error}", highlight=False, markup=False)
+            failed += 1
+            continue
+        if code:
+            return code
+    _summary([path], path / "report.html", str(config.get("name") or path.name), console)
+    if failed:
+        console.print(f"{failed} of {len(listed)} runs failed; see the messages above", highlight=False)
+    return 2 if failed else 0
+
+
+def _run_one(experiment: Experiment, out: str | None, quiet: bool = False) -> int:
+    console = _console()
+    path = Path(out) if out else _default_folder(experiment)
+    code = _execute(experiment, path, console)
+    if not code and not quiet:
+        _summary([path], path / "report.html", experiment.title, console)
+    return code
+
+
+def _execute(experiment: Experiment, path: Path, console: Console) -> int:
+    from clearn.progress import ConsoleProgress
+    from clearn.runner import Stopped
+    from clearn.runner import run as run_experiment
+
+    try:
+        run_experiment(experiment, path, ConsoleProgress(console))
+    except Stopped as stop:
+        console.print(
+            f"\nstopped by {stop}: every finished task is safe; go on with\n  clearn resume {path}", highlight=False, soft_wrap=True
+        )
+        return 130
+    return 0
+
+
+def _summary(paths: list[Path], page: Path, title: str, console: Console) -> None:
+    """The table, and the page beside the runs."""
+    from clearn import report as reports
+
+    runs = reports.load(paths)
+    groups = reports.groups(runs)
+    reports.terminal(groups, console)
+    _write_text(page, reports.html(groups, runs, title))
+    console.print(f"runs   {paths[0]}\nreport {page}", highlight=False, soft_wrap=True)
+
+
+def _bound(config: Mapping[str, Any]) -> Experiment:
+    from clearn.experiment import bind
+
+    return bind(config)
+
+
+def _load_cell(source: str, overrides: Sequence[str]) -> Mapping[str, Any]:
+    from clearn.config import load
+
+    config = load(source, overrides)
+    for section in ("grid", "expects", "out"):
+        config.pop(section, None)
+    return config
+
+
+def _default_folder(experiment: Experiment) -> Path:
+    """runs/NAME-HASH: another config goes into another folder, the same one into the same."""
+    return Path("runs") / f"{_slug(experiment.title)}-{_digest(experiment)}"
+
+
+def _digest(experiment: Experiment) -> str:
+    import json
+
+    facts = {key: value for key, value in experiment.config.items() if key not in ("name", "out")}
+    return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _slug(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "._=-" else "-" for c in text.replace("strategy.name=", "").replace("strategy=", ""))
+
+
+def _existing(path: str) -> Path:
+    if not Path(path).is_dir():
+        raise UserError(f"{path} is no folder: give the folder that 'clearn run' named")
+    return Path(path)
+
+
+def _config_of(path: Path) -> Path:
+    if not (path / "config.yaml").exists():
+        raise UserError(f"{path} is no run folder: it has no config.yaml; give the folder that 'clearn run' named")
+    return path / "config.yaml"
+
+
+def _write_text(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another file") from error
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()

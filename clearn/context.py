@@ -1,0 +1,139 @@
+"""What a method may ask for while it learns: training, randomness by purpose, the bytes left, and a place to log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from clearn import seeds
+from clearn.ledger import Budget, account
+from clearn.recipe import Recipe
+from clearn.state import freeze
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from clearn.options import TrainerOptions
+    from clearn.parts.samples import Samples
+    from clearn.progress import Progress
+    from clearn.state import State
+    from clearn.strategy import Strategy
+    from clearn.stream import Augment
+
+
+@dataclass
+class Cost:
+    """What learning one task took, outside the byte budget.
+
+    Attributes:
+        data_seconds: building batches and augmenting them.
+        train_seconds: all of training without `data_seconds`.
+        optimizer_steps: of all phases.
+        samples: samples trained on, repeats counted.
+        transient: bytes of tensors that existed only while training: gradients, optimiser, teachers, auxiliary heads.
+        logged: values a method logged, by name; the newest wins.
+    """
+
+    data_seconds: float = 0.0
+    train_seconds: float = 0.0
+    optimizer_steps: int = 0
+    samples: int = 0
+    transient: int = 0
+    logged: dict[str, float] = field(default_factory=dict)
+
+
+class Context:
+    """One step's services. A new one is made for every task; nothing of it is carried.
+
+    Attributes:
+        seed: of training.
+        step: index of the task being learned, from 0.
+        device: where networks and batches go.
+        paper: whether the budget counts as published (parameters and nominal images only).
+        cost: filled while learning.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        step: int,
+        trainer: TrainerOptions,
+        device: torch.device,
+        augment: Augment | None,
+        budget: Budget,
+        planned: Sequence[int],
+        progress: Progress,
+    ) -> None:
+        self.seed = seed
+        self.step = step
+        self.device = device
+        self.paper = budget.count == "paper"
+        self.cost = Cost()
+        self._trainer = trainer
+        self._augment = augment
+        self._budget = budget
+        self._planned = planned
+        self._progress = progress
+        self._fits = 0
+
+    def fit(
+        self,
+        module: nn.Module,
+        data: Samples,
+        recipe: Recipe | None = None,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        beside: Sequence[nn.Module] = (),
+        replay: tuple[Samples, int] | None = None,
+        augment: bool = True,
+    ) -> None:
+        """Train a module's trainable parameters for one phase, with a fresh optimiser and a fresh Lightning Trainer.
+
+        Args:
+            module: what is trained; put into training mode first.
+            data: samples, shuffled anew each epoch.
+            recipe: epochs, optimiser, schedule.
+            loss: (inputs, targets) -> scalar or (b,); default is the module's own `losses`.
+            beside: networks that the loss asks but that are not trained, such as a teacher: moved along, evaluated, weighed as
+                transient.
+            replay: (stored samples, how many are drawn from them, with replacement, beside each batch).
+            augment: apply the stream's augmentation.
+        """
+        from clearn.fit import fit
+
+        self._fits += 1
+        fit(
+            module,
+            data,
+            recipe or Recipe(),
+            loss=loss,
+            beside=beside,
+            replay=replay,
+            augment=self._augment if augment else None,
+            rng=lambda purpose: self.rng(f"fit{self._fits}/{purpose}"),
+            scope=seeds.scope(self.seed, self.step, f"fit{self._fits}"),
+            options=self._trainer,
+            device=self.device,
+            cost=self.cost,
+            progress=self._progress,
+        )
+
+    def rng(self, purpose: str) -> torch.Generator:
+        """A generator for one purpose in this step; the same purpose gives the same draws again."""
+        return seeds.generator(self.seed, self.step, purpose)
+
+    def room(self, strategy: Strategy, state: State) -> int | None:
+        """Bytes left beside what is given, in the budget's own counting; None without a limit.
+
+        Args:
+            strategy: names the categories of the entries.
+            state: everything else that will be carried over the coming boundary, e.g. `strategy.model_state()`.
+        """
+        weights = account(freeze(state), strategy.category)
+        return self._budget.room(weights.paper() if self.paper else weights.carried, self.step, self._planned)
+
+    def log(self, name: str, value: float) -> None:
+        """Keep a figure of this step for the run folder."""
+        self.cost.logged[name] = float(value)

@@ -1,0 +1,89 @@
+"""The CIFAR ResNet-(6n+2) of class-incremental learning (He et al. 2016, section 4.2), cut into four groups.
+
+Stem (3x3 convolution to 16 channels), then three stages of n basic blocks with 16, 32 and 64 channels, then
+the average over positions: 64 features, all >= 0, because a ReLU follows the last sum too. Where the width
+doubles, the shortcut has no parameters ("option A"): every second pixel, then zero channels. This is the
+network of MEMO (Zhou et al. 2023) and PyCIL, not the cosine ResNet32 of UCIR and PODNet, which has 2,752
+parameters more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clearn.parts.backbones.layers import ChannelsLast, GlobalPool
+
+DEPTHS = {"resnet14": 2, "resnet20": 3, "resnet26": 4, "resnet32": 5}
+"""Name -> n, the basic blocks in each of the three stages."""
+
+WIDTH = 64
+
+
+class Conv3x3(nn.Conv2d):
+    """A 3x3 convolution without bias, padded by 1; weights ~ N(0, 2 / (9 out)), drawn once."""
+
+    def __init__(self, channels: int, out: int, stride: int = 1) -> None:
+        super().__init__(channels, out, kernel_size=3, stride=stride, padding=1, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Draw the weights, in place of torch's own rule."""
+        nn.init.normal_(self.weight, 0.0, math.sqrt(2 / (9 * self.out_channels)))
+
+
+class BasicBlock(nn.Module):
+    """Convolution, norm, ReLU, convolution, norm, plus the shortcut, ReLU."""
+
+    def __init__(self, channels: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = Conv3x3(channels, out, stride)
+        self.bn1 = nn.BatchNorm2d(out)
+        self.conv2 = Conv3x3(out, out)
+        self.bn2 = nn.BatchNorm2d(out)
+        self.stride, self.grown = stride, out - channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, channels, h, w) -> (b, out, ceil(h / stride), ceil(w / stride))."""
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = self.bn2(
+            self.conv2(y)
+        )  # in place below is safe: no backward pass reads the output of a norm or of a sum
+        y += self.shortcut(x)
+        return F.relu(y, inplace=True)
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """Option A of He et al. 2016: every `stride`-th pixel, zeros for channels that x does not have."""
+        if self.stride > 1:
+            x = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(x, (0, 0, 0, 0, 0, self.grown)) if self.grown else x
+
+
+def stages(name: str, channels: int) -> tuple[Callable[[], nn.Module], ...]:
+    """Builders of stem, stage 1, stage 2, and stage 3 with pooling; every call draws fresh weights."""
+    blocks = DEPTHS[name]
+    return (
+        partial(stem, channels),
+        partial(stage, 16, 16, 1, blocks),
+        partial(stage, 16, 32, 2, blocks),
+        partial(last_stage, blocks),
+    )
+
+
+def stem(channels: int) -> nn.Sequential:
+    """Build (b, channels, h, w) -> (b, 16, h, w)."""
+    return nn.Sequential(ChannelsLast(), Conv3x3(channels, 16), nn.BatchNorm2d(16), nn.ReLU(inplace=True))
+
+
+def stage(channels: int, out: int, stride: int, blocks: int) -> nn.Sequential:
+    """Build a row of basic blocks; only the first changes width and stride."""
+    first = BasicBlock(channels, out, stride)
+    return nn.Sequential(first, *(BasicBlock(out, out, 1) for _ in range(blocks - 1)))
+
+
+def last_stage(blocks: int) -> nn.Sequential:
+    """Build (b, 32, h, w) -> features (b, 64)."""
+    return nn.Sequential(*stage(32, WIDTH, 2, blocks), GlobalPool())

@@ -1,0 +1,103 @@
+"""What a long run shows while it works: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.status import Status
+
+
+class Progress:
+    """Shows nothing; the base of what shows something, and what tests use."""
+
+    def begin(self, title: str, n_tasks: int, done: int) -> None:
+        """A run starts, `done` tasks of it finished earlier."""
+
+    def task(self, index: int, classes: int, samples: int) -> None:
+        """Task `index` (from 0) starts."""
+
+    def phase(self, epochs: int, samples: int) -> None:
+        """A training phase starts; `samples` are its samples times its epochs."""
+
+    def tick(self, epoch: int, samples: int) -> None:
+        """Training went on: `samples` so far in this phase."""
+
+    def boundary(self, accuracy: float | None, carried: int, limit: int | None) -> None:
+        """A task is learned, weighed, written, rebuilt and scored."""
+
+    def note(self, text: str) -> None:
+        """Something a person should know."""
+
+    def end(self) -> None:
+        """The run is over, for whatever reason."""
+
+
+class ConsoleProgress(Progress):
+    """A live line at most 5 times a second on a terminal; one line a task where there is none."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._status: Status | None = None
+        self._title, self._n, self._i = "", 0, 0
+        self._epochs, self._expected = 0, 0
+        self._started = self._task_started = self._phase_started = self._shown = 0.0
+        self._at_start = 0
+
+    def begin(self, title: str, n_tasks: int, done: int) -> None:
+        """A run starts, `done` tasks of it finished earlier."""
+        self._title, self._n, self._at_start, self._started = title, n_tasks, done, time.monotonic()
+        if done:
+            self._console.print(f"{title}: goes on after task {done} of {n_tasks}", highlight=False)
+        if self._console.is_terminal:
+            from rich.status import Status
+
+            self._status = Status(f"{title}: starting", console=self._console, refresh_per_second=5)
+            self._status.start()
+
+    def task(self, index: int, classes: int, samples: int) -> None:
+        """Task `index` (from 0) starts."""
+        self._i, self._task_started = index, time.monotonic()
+        self._show(f"{classes} classes, {samples:,} samples")
+
+    def phase(self, epochs: int, samples: int) -> None:
+        """A training phase starts; `samples` are its samples times its epochs."""
+        self._epochs, self._expected, self._phase_started, self._shown = epochs, samples, time.monotonic(), 0.0
+
+    def tick(self, epoch: int, samples: int) -> None:
+        """Training went on: `samples` so far in this phase."""
+        now = time.monotonic()
+        if self._status is None or now - self._shown < 0.2:
+            return
+        self._shown = now
+        rate = samples / max(now - self._phase_started, 1e-9)
+        self._show(f"epoch {epoch + 1}/{self._epochs} · {rate:,.0f} images/s")
+
+    def boundary(self, accuracy: float | None, carried: int, limit: int | None) -> None:
+        """A task is learned, weighed, written, rebuilt and scored."""
+        done = self._i + 1
+        seconds = time.monotonic() - self._task_started
+        left = (time.monotonic() - self._started) / max(done - self._at_start, 1) * (self._n - done)
+        words = [f"{self._title}: task {done}/{self._n}"]
+        words.append("accuracy –" if accuracy is None else f"accuracy {accuracy:.1%}")
+        words.append(f"carries {carried:,} B" + (f" of {limit:,}" if limit is not None else ""))
+        words.append(f"{seconds:.1f} s")
+        if done < self._n:
+            words.append(f"about {left:.0f} s left")
+        self._console.print(" · ".join(words), highlight=False)
+
+    def note(self, text: str) -> None:
+        """Something a person should know."""
+        self._console.print(f"{self._title or 'note'}: {text}", highlight=False)
+
+    def end(self) -> None:
+        """The run is over, for whatever reason."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def _show(self, text: str) -> None:
+        if self._status is not None:
+            self._status.update(f"{self._title}: task {self._i + 1}/{self._n} · {text}")

@@ -1,0 +1,268 @@
+"""The byte budgets of the memory-aligned comparisons, recomputed: MEMO (Zhou et al. 2023) and its survey.
+
+One parameter is 4 bytes and one exemplar its uint8 pixels, so a net of P parameters is worth
+floor(4 P / 3 H W) images. Classifiers, norm statistics and labels are not counted, as in the papers; a run's
+own ledger counts them. Everything is integer arithmetic on the exact parameter counts of
+`clearn.parts.backbones`. Typed in are only the settings, and figures that a paper or its scripts print
+differently. MEMO is arXiv 2205.13218, the survey 2302.03648.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PARAMETER_BYTES = 4
+MIB = 2**20
+CIFAR, IMAGENET = (3, 32, 32), (3, 224, 224)
+CIFAR_NETS = ("convnet2", "resnet14", "resnet20", "resnet26", "resnet32")
+"""Backbones that are counted on 32x32 images; all others are counted on 224x224."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """What a module holds: parameters, values of norm statistics (float32) and batch counters (int64)."""
+
+    params: int
+    statistics: int
+    counters: int
+
+    @property
+    def bytes(self) -> int:
+        """As stored."""
+        return 4 * self.params + 4 * self.statistics + 8 * self.counters
+
+
+@dataclass(frozen=True)
+class Halves:
+    """A backbone in MEMO's two parts: groups shared by all tasks, and the last, which each task gets anew."""
+
+    generalized: Weight
+    specialized: Weight
+
+    @property
+    def params(self) -> int:
+        """Parameters P of one whole net."""
+        return self.generalized.params + self.specialized.params
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A row of protocol 2: everyone gets the bytes that whole-network expansion (DER) ends with.
+
+    Attributes:
+        setting: data set and split, e.g. "CIFAR100 B0 Inc10".
+        backbone: of all methods.
+        tasks: T, the first one included.
+        image_bytes: of one exemplar.
+        budget_bytes: of everyone.
+        der_exemplars: of DER, which sets the budget.
+        single_exemplars: of methods that carry one net.
+        memo_exemplars: of MEMO.
+        memo_params: MEMO's backbone parameters after the last task.
+        printed_mib: what a paper or script prints in place of `mib`, if it does.
+        printed_single_exemplars: likewise.
+        printed_memo_exemplars: likewise.
+    """
+
+    setting: str
+    backbone: str
+    tasks: int
+    image_bytes: int
+    budget_bytes: int
+    der_exemplars: int
+    single_exemplars: int
+    memo_exemplars: int
+    memo_params: int
+    printed_mib: str | None = None
+    printed_single_exemplars: int | None = None
+    printed_memo_exemplars: int | None = None
+
+    @property
+    def mib(self) -> float:
+        """The budget in MiB, which the papers call MB."""
+        return self.budget_bytes / MIB
+
+
+@dataclass(frozen=True)
+class BudgetPoint:
+    """A point of protocol 3, which draws accuracy over a range of budgets.
+
+    Attributes:
+        setting: data set and split.
+        backbone: of the expanding methods at this point.
+        single_backbone: of methods that carry one net, the same at every point.
+        tasks: T, the first one included.
+        image_bytes: of one exemplar.
+        budget_bytes: of everyone.
+        single_exemplars: of methods that carry one net.
+        der_exemplars: of DER.
+        der_params: its backbone parameters after the last task.
+        memo_exemplars: of MEMO.
+        memo_params: its backbone parameters after the last task.
+        printed_mib: what the papers call the point.
+        printed_single_exemplars: what a paper or script prints in place of `single_exemplars`, if it does.
+        printed_memo_exemplars: likewise.
+    """
+
+    setting: str
+    backbone: str
+    single_backbone: str
+    tasks: int
+    image_bytes: int
+    budget_bytes: int
+    single_exemplars: int
+    der_exemplars: int
+    der_params: int
+    memo_exemplars: int
+    memo_params: int
+    printed_mib: str
+    printed_single_exemplars: int | None = None
+    printed_memo_exemplars: int | None = None
+
+    @property
+    def mib(self) -> float:
+        """The budget in MiB."""
+        return self.budget_bytes / MIB
+
+
+@cache
+def halves(backbone: str) -> Halves:
+    """Count a backbone in MEMO's two parts, on torch's meta device: nothing is allocated or drawn.
+
+    Raises:
+        ConfigError: no such backbone.
+    """
+    import torch
+
+    from clearn.parts.backbones import blueprint
+    from clearn.stream import Inputs
+
+    plan = blueprint(backbone, Inputs(CIFAR if backbone in CIFAR_NETS else IMAGENET))
+    with torch.device("meta"):
+        generalized, specialized = (_weigh(build()) for build in plan.split())
+    return Halves(generalized, specialized)
+
+
+def _weigh(module: nn.Module) -> Weight:
+    buffers = list(module.buffers())
+    return Weight(
+        params=sum(value.numel() for value in module.parameters()),
+        statistics=sum(value.numel() for value in buffers if value.is_floating_point()),
+        counters=sum(value.numel() for value in buffers if not value.is_floating_point()),
+    )
+
+
+def der_params(backbone: str, tasks: int) -> int:
+    """Backbone parameters of DER (whole-network expansion) after `tasks` tasks: T P."""
+    return tasks * halves(backbone).params
+
+
+def memo_params(backbone: str, tasks: int) -> int:
+    """Backbone parameters of MEMO after `tasks` tasks: G + T S."""
+    parts = halves(backbone)
+    return parts.generalized.params + tasks * parts.specialized.params
+
+
+def room(budget_bytes: int, params: int, image_bytes: int) -> int:
+    """How many exemplars fit beside a model, in the papers' counting; rounded down once, not per net."""
+    return (budget_bytes - PARAMETER_BYTES * params) // image_bytes
+
+
+def aligned() -> tuple[Aligned, ...]:
+    """Protocol 2 ("fair"): the published settings, in the papers' order."""
+    return (
+        _aligned("CIFAR100 B0 Inc5", 20),
+        _aligned("CIFAR100 B0 Inc10", 10),
+        _aligned("CIFAR100 B0 Inc20", 5),
+        _aligned("CIFAR100 B50 Inc10", 6),
+        _aligned("CIFAR100 B50 Inc5", 11),
+        _aligned("CIFAR100 B50 Inc25", 3),
+        _aligned("ImageNet100 B0 Inc10", 10, printed_mib="713.2", printed_single=4671, printed_memo=2652),
+        _aligned("ImageNet100 B50 Inc5", 11, printed_single=4970),
+        _aligned("ImageNet100 B0 Inc5", 20),
+        _aligned("ImageNet100 B50 Inc10", 6),
+        _aligned("ImageNet1000 B0 Inc100", 10, exemplars=20_000, printed_memo=20_666),
+    )
+
+
+def _aligned(
+    setting: str,
+    tasks: int,
+    exemplars: int = 2000,
+    printed_mib: str | None = None,
+    printed_single: int | None = None,
+    printed_memo: int | None = None,
+) -> Aligned:
+    backbone, image = ("resnet32", CIFAR) if setting.startswith("CIFAR") else ("resnet18", IMAGENET)
+    image_bytes, own = prod(image), memo_params(backbone, tasks)
+    budget = PARAMETER_BYTES * der_params(backbone, tasks) + exemplars * image_bytes
+    return Aligned(
+        setting=setting,
+        backbone=backbone,
+        tasks=tasks,
+        image_bytes=image_bytes,
+        budget_bytes=budget,
+        der_exemplars=exemplars,
+        single_exemplars=room(budget, halves(backbone).params, image_bytes),
+        memo_exemplars=room(budget, own, image_bytes),
+        memo_params=own,
+        printed_mib=printed_mib,
+        printed_single_exemplars=printed_single,
+        printed_memo_exemplars=printed_memo,
+    )
+
+
+def budget_points() -> tuple[BudgetPoint, ...]:
+    """Protocol 3 ("auc"): the points of CIFAR100 B0 Inc10 (T = 10), then of ImageNet100 B50 Inc5 (T = 11)."""
+    return (
+        _point("CIFAR100 B0 Inc10", "convnet2", "7.6"),
+        _point("CIFAR100 B0 Inc10", "resnet14", "12.4"),
+        _point("CIFAR100 B0 Inc10", "resnet20", "16.0"),
+        _point("CIFAR100 B0 Inc10", "resnet26", "19.8"),
+        _point("CIFAR100 B0 Inc10", "resnet32", "23.5"),
+        _point("ImageNet100 B50 Inc5", "convnet4", "329"),
+        _point("ImageNet100 B50 Inc5", "resnet10", "493"),
+        _point("ImageNet100 B50 Inc5", "resnet18", "755", printed_single=4970),
+        _point("ImageNet100 B50 Inc5", "timm/resnet26", "872"),
+        _point("ImageNet100 B50 Inc5", "resnet34", "1180", printed_memo=4170),
+        _point("ImageNet100 B50 Inc5", "resnet50", "1273"),
+    )
+
+
+def _point(
+    setting: str,
+    backbone: str,
+    printed_mib: str,
+    printed_single: int | None = None,
+    printed_memo: int | None = None,
+) -> BudgetPoint:
+    """Give everyone DER's bytes with this backbone, or at the smallest point those of one benchmark net."""
+    single, image, tasks = (
+        ("resnet32", CIFAR, 10) if setting.startswith("CIFAR") else ("resnet18", IMAGENET, 11)
+    )
+    image_bytes, exemplars = prod(image), 2000
+    der, memo, one = der_params(backbone, tasks), memo_params(backbone, tasks), halves(single).params
+    smallest = backbone in ("convnet2", "convnet4")
+    budget = PARAMETER_BYTES * (one if smallest else der) + exemplars * image_bytes
+    return BudgetPoint(
+        setting=setting,
+        backbone=backbone,
+        single_backbone=single,
+        tasks=tasks,
+        image_bytes=image_bytes,
+        budget_bytes=budget,
+        single_exemplars=room(budget, one, image_bytes),
+        der_exemplars=room(budget, der, image_bytes),
+        der_params=der,
+        memo_exemplars=room(budget, memo, image_bytes),
+        memo_params=memo,
+        printed_mib=printed_mib,
+        printed_single_exemplars=printed_single,
+        printed_memo_exemplars=printed_memo,
+    )

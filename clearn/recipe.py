@@ -1,0 +1,93 @@
+"""How one training phase goes: epochs, optimiser and learning-rate schedule, as plain values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from clearn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import torch
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training phase.
+
+    Attributes:
+        epochs: passes over the phase's data.
+        lr: learning rate of the first epoch.
+        milestones: the rate is multiplied by `decay` after that many epochs (schedule "step").
+        decay: see milestones.
+        schedule: "step", "cosine" (to 0 over the phase, stepped once an epoch) or "constant".
+        batch_size: samples a step; the last batch of an epoch is kept, however small.
+        optimizer: "sgd" (momentum, weight decay, optionally Nesterov), "adam" or "adamw".
+        momentum: of SGD.
+        weight_decay: on every trained parameter, biases and BatchNorm included.
+        nesterov: of SGD.
+    """
+
+    epochs: int = 10
+    lr: float = 0.1
+    milestones: tuple[int, ...] = ()
+    decay: float = 0.1
+    schedule: Literal["step", "cosine", "constant"] = "step"
+    batch_size: int = 128
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"{name}={value} must be {rule}"
+            for name, value, right, rule in (
+                ("epochs", self.epochs, self.epochs >= 1, "at least 1"),
+                ("lr", self.lr, self.lr > 0 and math.isfinite(self.lr), "above 0 and finite"),
+                ("decay", self.decay, 0 < self.decay <= 1, "in (0, 1]"),
+                ("batch_size", self.batch_size, self.batch_size >= 1, "at least 1"),
+                ("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)"),
+                ("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more and finite"),
+                ("milestones", self.milestones, all(m >= 1 for m in self.milestones), "epochs of 1 or later"),
+                ("nesterov", self.nesterov, not self.nesterov or self.momentum > 0, "false where momentum is 0"),
+            )
+            if not right
+        ]
+        if wrong:
+            raise ConfigError("; ".join(wrong))
+
+    def optimizer_for(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        """A fresh optimiser over the parameters given."""
+        import torch
+
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(
+                parameters,
+                lr=self.lr,
+                momentum=self.momentum,
+                weight_decay=self.weight_decay,
+                nesterov=self.nesterov,
+                foreach=True,
+            )
+        kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
+        return kind(parameters, lr=self.lr, weight_decay=self.weight_decay, foreach=True)
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0.
+
+        >>> [round(Recipe(epochs=4, lr=1.0, milestones=(2, 3)).rate(e), 4) for e in range(4)]
+        [1.0, 1.0, 0.1, 0.01]
+        """
+        if self.schedule == "constant":
+            return self.lr
+        if self.schedule == "cosine":
+            return self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+        return self.lr * self.decay ** sum(epoch >= milestone for milestone in self.milestones)
+
+
+FIRST_TASK = Recipe(epochs=200, milestones=(60, 120, 170), weight_decay=5e-4)
+"""How the PyCIL toolbox and MEMO's code train the first task for every method."""

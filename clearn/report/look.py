@@ -1,0 +1,199 @@
+"""Colours, style sheet and script of the HTML page. Every colour is a CSS variable with a light and a dark value."""
+
+from __future__ import annotations
+
+# name: (light, dark)
+INKS = {
+    "surface": ("#ffffff", "#1b1c1f"),
+    "page": ("#f6f6f3", "#121315"),
+    "ink": ("#1c1d20", "#ececea"),
+    "muted": ("#62646b", "#a3a5ab"),
+    "grid": ("#e4e4df", "#33353a"),
+    "line": ("#b4b5b0", "#5b5e66"),
+    "accent": ("#1f5fb0", "#7fb2f5"),
+    "heat": ("#0e3f82", "#6fabf5"),
+    "heat-ink": ("#ffffff", "#0d1420"),
+}
+
+GROUPS = {
+    "group-0": ("#2a6fc9", "#5b9bec"),
+    "group-1": ("#d9661f", "#f08a47"),
+    "group-2": ("#1a8f63", "#3dbb8b"),
+    "group-3": ("#b23a86", "#e274b8"),
+    "group-4": ("#b8860b", "#e0b23c"),
+    "group-5": ("#6a4fc0", "#a48ff0"),
+    "group-6": ("#c8363f", "#f0737a"),
+    "group-7": ("#22879b", "#4fc0d6"),
+}
+
+CATEGORIES = {
+    "params": ("#2b5c9e", "#4f86cf"),
+    "head": ("#6f9fd8", "#86b4ea"),
+    "buffers": ("#a9c8ea", "#b9d5f4"),
+    "frozen_copy": ("#173862", "#2f5a92"),
+    "exemplars": ("#e07b2e", "#ea8b40"),
+    "codes": ("#f2ab68", "#f5b77c"),
+    "codebooks": ("#b3560f", "#c46a22"),
+    "features": ("#f7cfa6", "#f8d9b6"),
+    "prototypes": ("#2e8b58", "#45a873"),
+    "covariances": ("#79c099", "#85cda6"),
+    "importance": ("#7d52ac", "#9a73c9"),
+    "subspace": ("#b99ad8", "#c9afe4"),
+    "index": ("#7f807b", "#8f918c"),
+    "keys": ("#a3a49e", "#b0b2ac"),
+    "optimizer": ("#c24a68", "#d9647f"),
+    "rng": ("#c0c1ba", "#cbccc6"),
+    "meta": ("#d3d4ce", "#dcddd8"),
+    "other": ("#55565a", "#74767c"),
+}
+
+PHASES = {
+    "train": ("#2b5c9e", "#5b93dd"),
+    "data": ("#79a9df", "#a5c8f2"),
+    "select": ("#e07b2e", "#ea8b40"),
+    "evaluate": ("#2e8b58", "#45a873"),
+    "write": ("#8a8b86", "#9a9c97"),
+    "rebuild": ("#c0c1ba", "#cbccc6"),
+    "other-phase": ("#b23a86", "#e274b8"),
+}
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "<")
+MARKER_SIGNS = ("●", "■", "▲", "◆", "▼", "✚", "✖", "⬟", "⬢", "◀")
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
+
+VARIABLES = {**INKS, **GROUPS, **CATEGORIES, **PHASES}
+
+
+def group_colour(index: int) -> str:
+    """Name the colour variable of the index-th group; they repeat after eight, markers after ten."""
+    return f"group-{index % len(GROUPS)}"
+
+
+def known(name: str, palette: dict[str, tuple[str, str]], other: str) -> str:
+    """Name the colour variable of a category or phase, `other` where it has none of its own."""
+    return name if name in palette else other
+
+
+def style() -> str:
+    """Give the style sheet."""
+    light = "".join(f"--{name}:{pair[0]};" for name, pair in VARIABLES.items())
+    dark = "".join(f"--{name}:{pair[1]};" for name, pair in VARIABLES.items())
+    return f":root{{color-scheme:light dark;{light}}}\n@media(prefers-color-scheme:dark){{:root{{{dark}}}}}\n{RULES}"
+
+
+RULES = """
+*{box-sizing:border-box}
+body{margin:0;background:var(--page);color:var(--ink);
+ font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
+.page{max-width:1320px;margin:0 auto;padding:32px 24px 64px}
+h1{font-size:30px;line-height:1.2;margin:0 0 6px;letter-spacing:-.01em}
+h2{font-size:22px;line-height:1.3;margin:44px 0 4px;letter-spacing:-.005em}
+h3{font-size:17px;margin:0 0 4px}
+h4{font-size:15px;margin:0 0 6px;font-weight:600;overflow-wrap:anywhere}
+p{margin:0 0 10px;max-width:80ch}
+.lead{max-width:none;font-size:17px;color:var(--muted)}
+.muted,figcaption,.note{color:var(--muted)}
+figcaption,.note{font-size:14px;max-width:110ch}
+figcaption{margin-top:10px}
+.card>.note{margin:12px 0 0}
+.many .note,.tables .note{margin:2px 0 0}
+code{font:.9em ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;overflow-wrap:anywhere}
+a{color:var(--accent)}
+.facts{display:flex;flex-wrap:wrap;gap:6px 28px;margin:14px 0 0;padding:0;font-size:14px}
+.facts div{display:flex;gap:8px}
+.facts dt{color:var(--muted)}
+.facts dd{margin:0;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
+.card{background:var(--surface);border:1px solid var(--grid);border-radius:10px;padding:16px 18px;
+ margin:12px 0 0;min-width:0}
+figure.card{margin-left:0;margin-right:0}
+.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,480px),1fr));gap:0 16px;align-items:stretch}
+.many{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,340px),1fr));gap:22px 26px;margin:14px 0 12px}
+.tables{display:flex;flex-wrap:wrap;gap:24px 36px;margin:14px 0 12px}
+.tables>div{max-width:100%;min-width:0}
+.scroll{overflow-x:auto;max-width:100%;
+ background:linear-gradient(to left,var(--surface) 40%,transparent) right/48px 100% no-repeat local,
+ linear-gradient(to left,color-mix(in srgb,var(--ink) 18%,transparent),transparent) right/14px 100% no-repeat scroll}
+.scroll:focus-visible,button:focus-visible,summary:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
+svg{margin:4px 0;display:block;width:100%;height:auto;overflow:visible}
+svg *{stroke-linejoin:round;stroke-linecap:butt}
+svg.wide{max-width:760px}
+.many svg{max-width:440px}
+.pair svg{max-width:660px}
+svg text{font-family:inherit;font-variant-numeric:tabular-nums}
+table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums}
+caption{text-align:left;color:var(--muted);font-size:14px;padding:0 0 6px}
+th,td{padding:6px 10px;text-align:right;white-space:nowrap;font-weight:400;border-bottom:1px solid var(--grid)}
+thead th{color:var(--muted);font-size:13px;vertical-align:bottom;line-height:1.3}
+thead tr:last-child th{border-bottom:1px solid var(--line)}
+thead .over{text-align:center;font-weight:600;color:var(--ink);border-bottom:1px solid var(--line)}
+.edge{border-left:1px solid var(--grid)}
+tbody tr:last-child>*{border-bottom:0}
+th[scope=row],.first{text-align:left;white-space:normal}
+.main{width:100%}
+.main .first,.main th[scope=row]{position:sticky;left:0;background:var(--surface);min-width:120px;z-index:1}
+.main tbody tr:hover>*{background:color-mix(in srgb,var(--grid) 35%,var(--surface))}
+.main td,.main thead th{padding:6px 8px}
+th button{all:unset;box-sizing:border-box;cursor:pointer;color:inherit;white-space:normal;
+ display:inline-block;max-width:11ch}
+th button:hover{color:var(--accent)}
+th[aria-sort] button{color:var(--ink);font-weight:600;text-decoration:underline;text-underline-offset:4px;
+ text-decoration-thickness:2px;text-decoration-color:var(--accent)}
+th[aria-sort=ascending] button{text-decoration-style:dotted}
+.name{font-weight:600}
+.marked{white-space:nowrap}
+.main th[scope=row]{padding-left:4px}
+.options{display:block;font-size:12.5px;color:var(--muted);line-height:1.35}
+.sd{display:block;color:var(--muted);font-size:12px;line-height:1.3}
+.headline{font-weight:650}
+.headline .sd{font-weight:400}
+.legend{display:flex;flex-wrap:wrap;gap:4px 18px;list-style:none;margin:6px 0 8px;padding:0;font-size:14px}
+.legend li{display:flex;align-items:center;gap:7px}
+.mark{flex:none;width:1.1em;text-align:center;line-height:1}
+.box{flex:none;width:13px;height:13px;border-radius:3px}
+.dash{flex:none;width:20px;border-top:2px dashed var(--ink)}
+.heat td{min-width:42px;padding:6px 2px;font-size:13px;text-align:center;
+ border:2px solid var(--surface);border-radius:5px;
+ background:color-mix(in oklab,var(--heat) var(--v),var(--surface))}
+.heat td.high{color:var(--heat-ink)}
+.heat td.none{background:none}
+.heat th{border:0;padding:4px 6px;color:var(--muted);font-size:13px;text-align:center}
+.heat thead tr:last-child th{border:0}
+.heat th[scope=row]{text-align:right;white-space:nowrap}
+h2+.card>details:first-child{margin-top:0}
+details{margin-top:10px;font-size:14px}
+summary{cursor:pointer;color:var(--accent);width:fit-content}
+details>.scroll{margin-top:8px}
+dl.terms{display:grid;grid-template-columns:minmax(120px,max-content) 1fr;gap:6px 22px;margin:10px 0 0;font-size:14px}
+dl.terms dt{overflow-wrap:anywhere}
+dl.terms dd{margin:0;max-width:80ch}
+.plain{margin:0;padding-left:20px}
+@media(max-width:640px){
+ .page{padding:20px 14px 48px}
+ h1{font-size:25px}
+ .card{padding:13px 12px}
+ .main .first,.main th[scope=row]{min-width:96px;max-width:44vw}
+ dl.terms{grid-template-columns:1fr;gap:0}
+ dl.terms dd{margin-bottom:10px}
+}
+@media print{body{background:none}.card{break-inside:avoid}details{display:none}}
+"""
+
+SCRIPT = """
+for (const table of document.querySelectorAll("table.sortable")) {
+  const body = table.tBodies[0], heads = [...table.querySelectorAll("th button")].map(b => b.closest("th"));
+  const value = (row, at) => row.cells[at].dataset.value ?? "";
+  for (const head of heads) head.querySelector("button").onclick = () => {
+    const at = +head.dataset.column, text = head.dataset.kind === "text";
+    const first = text ? "ascending" : "descending", second = text ? "descending" : "ascending";
+    const order = head.getAttribute("aria-sort") === first ? second : first, sign = order === "ascending" ? 1 : -1;
+    for (const other of heads) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", order);
+    const compare = (a, b) => {
+      const x = value(a, at), y = value(b, at);
+      if (x === "" || y === "") return (x === "") - (y === "");
+      return sign * (text ? x.localeCompare(y) : x - y);
+    };
+    body.append(...[...body.rows].sort(compare));
+  };
+}
+"""

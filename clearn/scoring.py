@@ -1,0 +1,84 @@
+"""Scores: integer counts of correct answers per probe, class and read-out, on one pass over all probes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clearn.parts.samples import Samples
+from clearn.strategy import Strategy
+from clearn.stream import Probe
+
+
+@torch.no_grad()
+def score(strategy: Strategy, probes: Sequence[Probe], step: int, batch: int, device: torch.device) -> list[dict[str, Any]]:
+    """Count correct answers on every probe.
+
+    Batches run over all probes as one sequence, so that small probes cost no more than their samples.
+
+    Args:
+        strategy: the learner, put into evaluation mode.
+        probes: of the tasks seen so far, in order.
+        step: tasks learned, from 1.
+        batch: samples at a time.
+        device: where the network is.
+
+    Returns:
+        One row per probe and read-out: counts in all, per class, and among the five best.
+    """
+    strategy.eval()
+    labels = torch.cat([probe.data.labels for probe in probes])
+    owner = torch.repeat_interleave(torch.arange(len(probes)), torch.tensor([len(probe.data) for probe in probes]))
+    hits: dict[str, list[Tensor]] = {}
+    start = 0
+    for inputs in _batches([probe.data for probe in probes], batch):
+        targets = labels[start : start + len(inputs)]
+        start += len(inputs)
+        for readout, scores in strategy.read(inputs.to(device)).items():
+            hits.setdefault(readout, []).append(_hits(scores.float().cpu(), targets))
+    return [
+        _row(strategy, probe, step, readout, torch.cat(parts)[owner == i], labels[owner == i])
+        for i, probe in enumerate(probes)
+        for readout, parts in hits.items()
+    ]
+
+
+def _hits(scores: Tensor, targets: Tensor) -> Tensor:
+    """(b, 2) bool: whether the target is the best, and whether it is among the five best; equal scores favour low labels."""
+    best = scores.argsort(dim=1, descending=True, stable=True)[:, :5] == targets[:, None]
+    return torch.stack([best[:, 0], best.any(1)], dim=1)
+
+
+def _row(strategy: Strategy, probe: Probe, step: int, readout: str, hits: Tensor, labels: Tensor) -> dict[str, Any]:
+    totals = torch.bincount(labels)
+    correct = torch.bincount(labels[hits[:, 0]], minlength=len(totals))
+    return {
+        "step": step,
+        "task": probe.task + 1,
+        "probe": probe.name,
+        "readout": readout,
+        "headline": readout == strategy.readout,
+        "correct": int(hits[:, 0].sum()),
+        "total": len(labels),
+        "classes": {str(c): [int(correct[c]), int(totals[c])] for c in totals.nonzero().flatten().tolist()},
+        "top5": int(hits[:, 1].sum()),
+    }
+
+
+def _batches(parts: Sequence[Samples], size: int) -> Iterator[Tensor]:
+    """Inputs of all parts as one sequence, `size` at a time."""
+    held: list[Tensor] = []
+    count = 0
+    for part in parts:
+        for inputs, _ in part.batches(size):
+            held.append(inputs)
+            count += len(inputs)
+            while count >= size:
+                joined = torch.cat(held) if len(held) > 1 else held[0]
+                yield joined[:size]
+                held, count = [joined[size:]], count - size
+    if count:
+        yield torch.cat(held)

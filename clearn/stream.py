@@ -1,0 +1,137 @@
+"""What a learner is given: tasks in an order, each with training samples and the probes it is scored on.
+
+Plain frozen records and a sequence; nothing here knows of learners, and nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, overload
+
+if TYPE_CHECKING:
+    import torch
+
+    from clearn.parts.samples import Samples
+
+    Augment = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What one input of a stream looks like; all that a network may know of the data beforehand.
+
+    Attributes:
+        shape: of one input: (channels, height, width) for images, (d,) for vectors.
+        dtype: as stored, "uint8" (images, 0..255) or "float32".
+        mean: per channel, of pixels scaled to 0..1; empty means 0.
+        std: per channel, of pixels scaled to 0..1; empty means 1.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str = "uint8"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """All that a learner's structure may depend on.
+
+    Attributes:
+        index: position in the stream, from 0.
+        classes: labels trained in this task, ascending. Labels are remapped: the j-th class of the class order is j.
+    """
+
+    index: int
+    classes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A named test set, scored by counting correct answers per class.
+
+    Attributes:
+        name: as printed, e.g. "task 1".
+        data: its samples.
+        task: index of the task it belongs to, from 0; it is scored after that task and after every later one.
+    """
+
+    name: str
+    data: Samples
+    task: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """One experience: samples to learn from, and the probes that come with it."""
+
+    info: TaskInfo
+    train: Samples
+    probes: tuple[Probe, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a stream knows of itself without building any data.
+
+    Attributes:
+        inputs: what one input looks like.
+        infos: one per task, in order.
+        augment: draws a randomly changed copy of a training batch, or None.
+        about: JSON-able facts for the run folder: data set, checksums, sizes, class order.
+    """
+
+    inputs: Inputs
+    infos: tuple[TaskInfo, ...]
+    augment: Augment | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+class Stream(Sequence[Task]):
+    """A sequence of tasks: data is built on access, and there is no cursor."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+
+    @property
+    def inputs(self) -> Inputs:
+        """What one input looks like."""
+        return self.facts.inputs
+
+    @property
+    def infos(self) -> tuple[TaskInfo, ...]:
+        """One per task, in order."""
+        return self.facts.infos
+
+    @property
+    def augment(self) -> Augment | None:
+        """The training augmentation, or None."""
+        return self.facts.augment
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """JSON-able facts for the run folder."""
+        return self.facts.about
+
+    def __len__(self) -> int:
+        return len(self.facts.infos)
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Task]: ...
+
+    def __getitem__(self, index: int | slice) -> Task | list[Task]:
+        if isinstance(index, slice):
+            return [self.task(i) for i in range(*index.indices(len(self)))]
+        i = index + len(self) if index < 0 else index
+        if not 0 <= i < len(self):
+            raise IndexError(f"task {index} of a stream of {len(self)}")
+        return self.task(i)
+
+    @abstractmethod
+    def task(self, index: int) -> Task:
+        """Build task `index`, 0 <= index < len(self)."""
