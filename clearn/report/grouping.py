@@ -172,7 +172,7 @@ def memory_curves(groups: Sequence[Group], delta: bool) -> dict[str, list[tuple[
         if group.n:
             rest = {key: value for key, value in _flat(group.config).items() if key not in (*SEEDS, "budget.bytes")}
             series.setdefault(json.dumps(rest, sort_keys=True, default=str), []).append(group)
-    curves = {}
+    curves: dict[str, list[tuple[float, float]]] = {}
     for members in series.values():
         points = {}
         for group in members:
@@ -182,7 +182,8 @@ def memory_curves(groups: Sequence[Group], delta: bool) -> dict[str, list[tuple[
                 points[size.mean / 2**20] = accuracy.mean
         if len(points) > 1:
             options = {key: value for key, value in members[0].options.items() if not key.startswith("budget.bytes")}
-            curves[_named(members[0].method, options)] = sorted(points.items())
+            name = _named(members[0].method, options)
+            curves[f"{name} ({members[0].runs[0].name})" if name in curves else name] = sorted(points.items())
     return curves
 
 

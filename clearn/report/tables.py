@@ -177,7 +177,8 @@ def heads(found: Sequence[Column]) -> list[str]:
 
 def head(column: Column) -> str:
     """Print a column's title with its unit and an arrow that points to better."""
-    return column.title + {"percent": " %", "seconds": " s"}.get(column.kind, "") + column.better
+    unit = {"percent": " %", "seconds": " s"}.get(column.kind, "")
+    return column.title + (unit + column.better).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def parts(found: Sequence[Column]) -> list[tuple[str, list[Column]]]:
@@ -245,7 +246,7 @@ def terminal(groups: Sequence[Group], console: Console) -> None:
         console.print(f"[bold]{escape(setting)}[/bold]", highlight=False)
         names = [_method_lines(group) for group in compared]
         width = _width(["method", *names, *(group.label for group in compared)])
-        for title, part in _fitted(compared, console.width - width - 8):
+        for title, part in _fitted(compared, console.width - width - 12):
             table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
             table.add_column("method", overflow="fold")
             table.add_column("n", justify="right", no_wrap=True)
@@ -271,10 +272,10 @@ def _fitted(compared: Sequence[Group], width: int) -> list[tuple[str, list[tuple
             words = [column.readout] if several and column.readout else []
             text = "\n".join([*words, *wrap(head(column), 11)])
             cells = [_marked(column, group, several) for group in compared]
-            left -= _width([text, *cells]) + 2
+            left -= _width([text, *cells]) + 3
             if left < 0:
                 tables.append((title, []))
-                left = width - _width([text, *cells]) - 2
+                left = width - _width([text, *cells]) - 3
             tables[-1][1].append((text, cells))
     return tables
 

@@ -138,7 +138,7 @@ def csv_rows(groups: list[report.Group]) -> list[dict[str, str]]:
 # Reading
 
 
-def test_load_finds_runs_at_any_depth_once(tmp_path: Path):
+def test_load_finds_runs_at_any_depth_once(tmp_path: Path) -> None:
     make(tmp_path / "sweep" / "b")
     make(tmp_path / "sweep" / "deep" / "a", seed=1)
     (tmp_path / "sweep" / ".hidden").mkdir()
@@ -148,7 +148,7 @@ def test_load_finds_runs_at_any_depth_once(tmp_path: Path):
     assert all(run.finished and run.steps == 3 for run in runs)
 
 
-def test_paths_that_are_no_runs_are_named_together(tmp_path: Path):
+def test_paths_that_are_no_runs_are_named_together(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError) as caught:
@@ -160,7 +160,7 @@ def test_paths_that_are_no_runs_are_named_together(tmp_path: Path):
     assert "gone does not exist" in lines[2]
 
 
-def test_a_half_written_last_line_is_as_if_never_written(tmp_path: Path):
+def test_a_half_written_last_line_is_as_if_never_written(tmp_path: Path) -> None:
     whole = make(tmp_path / "whole")
     torn = make(tmp_path / "torn", state="running")
     for name in ("scores.jsonl", "ledger.jsonl"):
@@ -184,7 +184,7 @@ def test_a_half_written_last_line_is_as_if_never_written(tmp_path: Path):
         ("ledger.jsonl", "", "ledger.jsonl 0 whole steps of 3"),
     ],
 )
-def test_a_damaged_run_is_listed_and_spoils_no_mean(tmp_path: Path, name: str, text: str, message: str):
+def test_a_damaged_run_is_listed_and_spoils_no_mean(tmp_path: Path, name: str, text: str, message: str) -> None:
     make(tmp_path / "good")
     bad = make(tmp_path / "bad", seed=1)
     (bad / name).write_text(text)
@@ -199,7 +199,7 @@ def test_a_damaged_run_is_listed_and_spoils_no_mean(tmp_path: Path, name: str, t
         assert "damaged after step 0" in text
 
 
-def test_missing_or_torn_small_files_are_survived(tmp_path: Path):
+def test_missing_or_torn_small_files_are_survived(tmp_path: Path) -> None:
     run = make(tmp_path / "run")
     (run / "environment.json").write_text('{"clearn": ')
     (run / "status.json").unlink()
@@ -207,7 +207,7 @@ def test_missing_or_torn_small_files_are_survived(tmp_path: Path):
     assert (found.environment, found.state, found.finished, found.step) == ({}, "unknown", False, 3)
 
 
-def test_a_step_written_twice_counts_once(tmp_path: Path):
+def test_a_step_written_twice_counts_once(tmp_path: Path) -> None:
     run = make(tmp_path / "run")
     for name in ("scores.jsonl", "ledger.jsonl"):
         text = (run / name).read_text()
@@ -220,7 +220,7 @@ def test_a_step_written_twice_counts_once(tmp_path: Path):
 # Grouping
 
 
-def test_runs_that_differ_only_in_seeds_are_one_group(tmp_path: Path):
+def test_runs_that_differ_only_in_seeds_are_one_group(tmp_path: Path) -> None:
     for seed in range(3):
         stream = STREAM | {"order_seed": seed}
         make(tmp_path / f"r{seed}", seed=seed, right=((0.9,), (0.8, 0.9), (0.7 + 0.05 * seed, 0.8, 0.9)), stream=stream)
@@ -233,7 +233,7 @@ def test_runs_that_differ_only_in_seeds_are_one_group(tmp_path: Path):
     assert found.std == pytest.approx(1 / 120)
 
 
-def test_groups_are_named_by_what_differs(tmp_path: Path):
+def test_groups_are_named_by_what_differs(tmp_path: Path) -> None:
     make(tmp_path / "a", "replay", strategy={"name": "replay", "lr": 0.1, "select": "herding"})
     make(tmp_path / "b", "replay", strategy={"name": "replay", "lr": 0.01, "select": "herding"})
     make(tmp_path / "c", "wa", strategy={"name": "wa", "gamma": 1})
@@ -245,7 +245,7 @@ def test_groups_are_named_by_what_differs(tmp_path: Path):
     }
 
 
-def test_options_outside_the_strategy_are_told_for_all_methods(tmp_path: Path):
+def test_options_outside_the_strategy_are_told_for_all_methods(tmp_path: Path) -> None:
     make(tmp_path / "a", "replay", trainer={"epochs": 70})
     make(tmp_path / "b", "icarl", trainer={"epochs": 170})
     make(tmp_path / "c", "finetune", trainer={"epochs": 70}, budget=None)
@@ -257,7 +257,7 @@ def test_options_outside_the_strategy_are_told_for_all_methods(tmp_path: Path):
     }
 
 
-def test_two_runs_of_the_same_seeds_count_once(tmp_path: Path):
+def test_two_runs_of_the_same_seeds_count_once(tmp_path: Path) -> None:
     make(tmp_path / "a")
     make(tmp_path / "again")
     groups = grouped(tmp_path)
@@ -265,14 +265,14 @@ def test_two_runs_of_the_same_seeds_count_once(tmp_path: Path):
     assert "again (replay), has the seeds of a" in terminal_text(groups)
 
 
-def test_a_forked_run_is_apart_from_runs_of_its_config(tmp_path: Path):
+def test_a_forked_run_is_apart_from_runs_of_its_config(tmp_path: Path) -> None:
     make(tmp_path / "a")
     forked = make(tmp_path / "b", seed=1)
     (forked / "environment.json").write_text(json.dumps({"forked_from": {"run": "a", "step": 2}}))
     assert {group.label for group in grouped(tmp_path)} == {"replay", "replay forked=yes"}
 
 
-def test_streams_are_never_mixed(tmp_path: Path):
+def test_streams_are_never_mixed(tmp_path: Path) -> None:
     make(tmp_path / "a")
     make(tmp_path / "b", right=((0.9,),), stream=STREAM | {"data": "fashion_mnist"})
     make(tmp_path / "c", stream=STREAM | {"increment": 2})
@@ -286,7 +286,7 @@ def test_streams_are_never_mixed(tmp_path: Path):
     }
 
 
-def test_a_run_without_rebuild_says_so(tmp_path: Path):
+def test_a_run_without_rebuild_says_so(tmp_path: Path) -> None:
     run = make(tmp_path / "bridge", "avalanche")
     rows = [json.loads(line) | {"rebuilt": False} for line in (run / "ledger.jsonl").read_text().splitlines()]
     (run / "ledger.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -295,7 +295,7 @@ def test_a_run_without_rebuild_says_so(tmp_path: Path):
     assert "not rebuilt from them" in report.html(groups, report.load([run]), "x")
 
 
-def test_budget_sweeps_become_curves(tmp_path: Path):
+def test_budget_sweeps_become_curves(tmp_path: Path) -> None:
     for limit, accuracy in ((4000, 0.5), (8000, 0.6), (16000, 0.8)):
         right = ((accuracy,), (accuracy,) * 2, (accuracy,) * 3)
         for method in ("replay", "memo"):
@@ -306,6 +306,14 @@ def test_budget_sweeps_become_curves(tmp_path: Path):
     assert [x * 2**20 for x, _ in curves["memo"]] == pytest.approx([4620, 8620, 16620])
     assert [y for _, y in curves["memo"]] == pytest.approx([0.5, 0.6, 0.8])
     assert "Areas under accuracy for memory" in report.html(groups, report.load([tmp_path]), "x")
+
+
+def test_budgets_that_do_not_meet_have_no_area(tmp_path: Path) -> None:
+    for method, limits in (("replay", (4000, 6000)), ("memo", (8000, 9000))):
+        for limit in limits:
+            make(tmp_path / f"{method}{limit}", method, weight=limit, budget=BUDGET | {"bytes": limit})
+    runs = report.load([tmp_path])
+    assert "share no range of memory" in report.html(report.groups(runs), runs, "x")
 
 
 # Writing
@@ -328,7 +336,7 @@ def mixed(tmp_path: Path) -> Path:
     return root
 
 
-def test_terminal_states_n_and_both_readouts(mixed: Path):
+def test_terminal_states_n_and_both_readouts(mixed: Path) -> None:
     text = terminal_text(grouped(mixed))
     icarl = next(line for line in text.splitlines() if line.strip().startswith("icarl"))
     assert icarl.split()[:2] == ["icarl", "2"]
@@ -341,15 +349,16 @@ def test_terminal_states_n_and_both_readouts(mixed: Path):
 
 
 @pytest.mark.parametrize("width", [60, 80, 110, 200])
-def test_terminal_keeps_numbers_whole_at_any_width(mixed: Path, width: int):
+def test_terminal_keeps_numbers_whole_at_any_width(mixed: Path, width: int) -> None:
     text = terminal_text(grouped(mixed), width)
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
-    for number in ("81.2 ± 0.6", "1.6 KiB", "3.00 MiB"):
-        assert number in text
+    for whole in ("81.2 ± 0.6", "1.6 KiB", "3.00 MiB", "finetune", "exemplars"):
+        assert whole in text
+    assert not re.search(r"finetun\s", text)
 
 
-def test_markdown_tables_are_rectangular(mixed: Path):
+def test_markdown_tables_are_rectangular(mixed: Path) -> None:
     text = report.markdown(grouped(mixed))
     blocks = re.findall(r"(?:^\|.*\|$\n?)+", text, re.MULTILINE)
     assert len(blocks) == 9  # accuracy, memory and time for each of three streams
@@ -358,7 +367,7 @@ def test_markdown_tables_are_rectangular(mixed: Path):
     assert "going (icarl): running after step 2 of 3" in text
 
 
-def test_csv_holds_exact_numbers(mixed: Path):
+def test_csv_holds_exact_numbers(mixed: Path) -> None:
     rows = {(row["label"], row["setting"].rpartition(" ")[2]): row for row in csv_rows(grouped(mixed))}
     icarl, finetune = rows["icarl", "digits"], rows["finetune", "digits"]
     assert (icarl["n"], icarl["unfinished"], icarl["headline"]) == ("2", "1", "nme")
@@ -424,7 +433,7 @@ def checked(page: str) -> Checker:
     return checker
 
 
-def test_page_is_valid_and_fetches_nothing(mixed: Path):
+def test_page_is_valid_and_fetches_nothing(mixed: Path) -> None:
     runs = report.load([mixed])
     page = report.html(report.groups(runs), runs, "A <comparison> & more")
     checker = checked(page)
@@ -440,7 +449,7 @@ def test_page_is_valid_and_fetches_nothing(mixed: Path):
     assert "/home/someone" not in page
 
 
-def test_page_has_no_stray_colours_and_keeps_text_as_text(mixed: Path):
+def test_page_has_no_stray_colours_and_keeps_text_as_text(mixed: Path) -> None:
     runs = report.load([mixed])
     page = report.html(report.groups(runs), runs, "x")
     figures = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
@@ -449,7 +458,7 @@ def test_page_has_no_stray_colours_and_keeps_text_as_text(mixed: Path):
     assert "DejaVu" not in figures
 
 
-def test_page_is_the_same_for_the_same_runs(mixed: Path, tmp_path: Path):
+def test_page_is_the_same_for_the_same_runs(mixed: Path, tmp_path: Path) -> None:
     runs = report.load([mixed])
     first = report.html(report.groups(runs), runs, "x")
     shutil.copytree(mixed, tmp_path / "copy" / "runs")
@@ -457,7 +466,7 @@ def test_page_is_the_same_for_the_same_runs(mixed: Path, tmp_path: Path):
     assert report.html(report.groups(again), again, "x") == first
 
 
-def test_page_tells_the_essentials(mixed: Path):
+def test_page_tells_the_essentials(mixed: Path) -> None:
     runs = report.load([mixed])
     text = " ".join("".join(checked(report.html(report.groups(runs), runs, "x")).text).split())
     for words in (
@@ -474,7 +483,7 @@ def test_page_tells_the_essentials(mixed: Path):
     assert "nan" not in text.lower()
 
 
-def test_page_of_twenty_runs_stays_small(tmp_path: Path):
+def test_page_of_twenty_runs_stays_small(tmp_path: Path) -> None:
     for i in range(20):
         make(tmp_path / f"r{i}", f"method_{i}", right=((0.9,), (0.8, 0.9), (0.7, 0.8, 0.9)), nme=0.01)
     runs = report.load([tmp_path])
@@ -483,7 +492,7 @@ def test_page_of_twenty_runs_stays_small(tmp_path: Path):
     assert len(page.encode()) < 1_000_000
 
 
-def test_nothing_finished_is_said_and_drawn_as_such(tmp_path: Path):
+def test_nothing_finished_is_said_and_drawn_as_such(tmp_path: Path) -> None:
     make(tmp_path / "a", state="failed", steps=5)
     groups = grouped(tmp_path)
     assert "failed after step 3 of 5" in terminal_text(groups)
@@ -494,7 +503,7 @@ def test_nothing_finished_is_said_and_drawn_as_such(tmp_path: Path):
     assert "<svg" not in page
 
 
-def test_names_are_escaped(tmp_path: Path):
+def test_names_are_escaped(tmp_path: Path) -> None:
     make(tmp_path / "a<b>", "re[bold]play", strategy={"name": "re[bold]play", "note": "<script>|*"})
     make(tmp_path / "b", "re[bold]play", strategy={"name": "re[bold]play", "note": "plain"})
     groups = grouped(tmp_path)
@@ -504,7 +513,7 @@ def test_names_are_escaped(tmp_path: Path):
     checked(report.html(groups, report.load([tmp_path]), "x"))
 
 
-def test_numbers_are_printed_as_promised():
+def test_numbers_are_printed_as_promised() -> None:
     assert number_text(-0.0001, "percent") == "0.0"
     assert number_text(-0.0125, "percent") == "-1.2"
     assert number_text(0.8055555, "percent") == "80.6"

@@ -56,9 +56,13 @@ class BasicBlock(nn.Module):
         return F.relu(y, inplace=True)
 
     def shortcut(self, x: Tensor) -> Tensor:
-        """Option A of He et al. 2016: every `stride`-th pixel, zeros for channels that x does not have."""
+        """Option A of He et al. 2016: every `stride`-th pixel, zeros for channels that x does not have.
+
+        A pool over one pixel is the slice x[:, :, ::stride, ::stride], but its gradient keeps the layout of x; the slice's does not,
+        and each ReLU and norm below it then works on mixed layouts.
+        """
         if self.stride > 1:
-            x = x[:, :, :: self.stride, :: self.stride]
+            x = F.avg_pool2d(x, 1, self.stride)
         return F.pad(x, (0, 0, 0, 0, 0, self.grown)) if self.grown else x
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -23,5 +24,5 @@ class GlobalPool(nn.Module):
     """The mean over positions: (b, c, h, w) -> (b, c). At the papers' image sizes, their last pool."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Average over height and width."""
-        return x.mean(dim=(2, 3))
+        """Average over height and width; pooling, unlike `mean`, hands its gradient back in the layout of x."""
+        return F.avg_pool2d(x, (x.shape[2], x.shape[3])).flatten(1)
