@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -119,6 +120,12 @@ class Context:
             cost=self.cost,
             progress=self._progress,
         )
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Forward passes outside of `fit` in the precision of training."""
+        from clearn.precision import autocast
+
+        return autocast(self._trainer.precision, self.device)
 
     def rng(self, purpose: str) -> torch.Generator:
         """A generator for one purpose in this step; the same purpose gives the same draws again."""

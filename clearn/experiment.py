@@ -165,6 +165,10 @@ def _budget(options: BudgetOptions, stream: Stream) -> Budget:
     if options.like is not None:
         from clearn.published import final_bytes
 
-        total = final_bytes(options.like.method, options.like.backbone, options.like.tasks, options.like.exemplars, nominal)
+        like = options.like
+        if like.method not in plugins.names("strategies"):
+            known = plugins.names("strategies")
+            raise ConfigError(f"budget.like.method={like.method!r} is no method: {nearest(like.method, known) or ', '.join(known)}")
+        total = final_bytes(like.method, like.backbone, like.tasks, like.exemplars, shape)
     step = 0 if options.step is None else amount(options.step)
     return Budget(total, options.policy, step, options.count)

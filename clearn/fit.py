@@ -165,6 +165,7 @@ class Phase(LightningModule):
             optimizer.zero_grad(set_to_none=True)
             self.manual_backward(loss)
             optimizer.step()
+            torch.clear_autocast_cache()  # a block lies within one autocast: casts of the weights before this step are stale
             running += loss.detach()
             self.steps += 1
             self.samples += len(targets)

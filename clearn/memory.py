@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ class Peak:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        _give_back_freed()
         try:
             Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM; getrusage's maximum never goes down
             self._resident = _kilobytes("VmRSS")
@@ -43,6 +46,14 @@ class Peak:
         import torch
 
         return torch.cuda.max_memory_allocated(self._device) - self._allocated
+
+
+def _give_back_freed() -> None:
+    """Have glibc return what earlier tasks freed, or this task would use it again without the high-water mark rising."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):
+            libc.malloc_trim(0)
 
 
 def _kilobytes(field: str) -> int | None:

@@ -138,12 +138,18 @@ def halves(backbone: str) -> Halves:
     Raises:
         ConfigError: no such backbone.
     """
+    return halves_on(backbone, CIFAR if backbone in CIFAR_NETS else IMAGENET)
+
+
+@cache
+def halves_on(backbone: str, shape: tuple[int, ...]) -> Halves:
+    """Count a backbone in MEMO's two parts for inputs of another shape than the papers'."""
     import torch
 
     from clearn.parts.backbones import blueprint
     from clearn.stream import Inputs
 
-    plan = blueprint(backbone, Inputs(CIFAR if backbone in CIFAR_NETS else IMAGENET))
+    plan = blueprint(backbone, Inputs(shape))
     with torch.device("meta"):
         generalized, specialized = (_weigh(build()) for build in plan.split())
     return Halves(generalized, specialized)
@@ -167,6 +173,23 @@ def memo_params(backbone: str, tasks: int) -> int:
     """Backbone parameters of MEMO after `tasks` tasks: G + T S."""
     parts = halves(backbone)
     return parts.generalized.params + tasks * parts.specialized.params
+
+
+def final_bytes(method: str, backbone: str, tasks: int, exemplars: int, shape: tuple[int, ...]) -> int:
+    """What a method carries after its last task in the papers' counting: 4 bytes a parameter, H x W x 3 an image.
+
+    Args:
+        method: "der_expand" carries T nets, "memo" its general layers and T specialised blocks, every other method one net.
+        backbone: of each net.
+        tasks: T.
+        exemplars: K.
+        shape: of one input; of vectors, 4 bytes a number are counted.
+    """
+    parts = halves_on(backbone, shape)
+    copies = {"der_expand": (tasks, tasks), "memo": (1, tasks)}.get(method, (1, 1))
+    params = copies[0] * parts.generalized.params + copies[1] * parts.specialized.params
+    image_bytes = 3 * shape[1] * shape[2] if len(shape) == 3 else PARAMETER_BYTES * prod(shape)
+    return PARAMETER_BYTES * params + exemplars * image_bytes
 
 
 def room(budget_bytes: int, params: int, image_bytes: int) -> int:

@@ -28,6 +28,7 @@ from clearn.experiment import Experiment
 from clearn.folder import CONFIG, ENVIRONMENT, LEDGER, SCORES, RunFolder
 from clearn.ledger import Account, account
 from clearn.memory import Peak
+from clearn.precision import autocast
 from clearn.progress import Progress
 from clearn.scoring import score
 from clearn.state import Frozen, State, decode, encode, freeze, thaw
@@ -178,7 +179,8 @@ class _Loop:
 
         clock = time.perf_counter()
         self.probes += task.probes
-        rows = score(strategy, self.probes, index + 1, experiment.trainer.eval_batch, device)
+        with autocast(experiment.trainer.precision, device):
+            rows = score(strategy, self.probes, index + 1, experiment.trainer.eval_batch, device)
         seconds["evaluate"] = time.perf_counter() - clock
         self.folder.add_rows(SCORES, rows)
         limit = experiment.budget.at(index, len(experiment.stream))

@@ -17,8 +17,7 @@ from clearn.context import Context
 from clearn.parts.backbones import blueprint
 from clearn.parts.backbones.normalise import Normalise
 from clearn.parts.exemplars import Memory
-from clearn.parts.heads import align_rows, auxiliary_targets, fresh_head, grown_head
-from clearn.parts.nets import channels_last
+from clearn.parts.heads import Head, align_rows, auxiliary_targets, fresh_head, grown_head
 from clearn.parts.rehearsal import Rehearsal, with_memory
 from clearn.recipe import FIRST_TASK, Recipe
 from clearn.strategy import Strategy
@@ -52,7 +51,7 @@ class DerExpand(Strategy):
         self.plan = blueprint(backbone, inputs, pretrained)
         self.normalise = Normalise(inputs)
         self.backbones = nn.ModuleList()
-        self.head: nn.Linear | None = None
+        self.head: Head | None = None
         self.aux_weight = aux_weight
         self.memory: Rehearsal = Rehearsal(memory, inputs)
         self.first, self.later = first, later
@@ -60,7 +59,7 @@ class DerExpand(Strategy):
     def grow(self, info: TaskInfo) -> None:
         """Add a backbone that starts as the newest one, and the head's rows and columns; freeze the old backbones."""
         super().grow(info)
-        newest = channels_last(self.plan.whole())
+        newest = self.plan.whole()
         if self.backbones:
             newest.load_state_dict(self.backbones[-1].state_dict())
             self.backbones[-1].requires_grad_(False)
@@ -110,6 +109,6 @@ class DerExpand(Strategy):
         return {"classifier": self._head(features), "nme": self.memory.nearest(self, self.features, features)}
 
     @property
-    def _head(self) -> nn.Linear:
+    def _head(self) -> Head:
         assert self.head is not None, "grow first"
         return self.head

@@ -19,8 +19,7 @@ from clearn.context import Context
 from clearn.parts.backbones import blueprint
 from clearn.parts.backbones.normalise import Normalise
 from clearn.parts.exemplars import Memory
-from clearn.parts.heads import align_rows, auxiliary_targets, fresh_head, grown_head
-from clearn.parts.nets import channels_last
+from clearn.parts.heads import Head, align_rows, auxiliary_targets, fresh_head, grown_head
 from clearn.parts.rehearsal import Rehearsal, with_memory
 from clearn.recipe import FIRST_TASK, Recipe
 from clearn.strategy import Strategy
@@ -62,9 +61,9 @@ class Memo(Strategy):
         general, self._new_block = plan.split(specialized)
         self.width = plan.width
         self.normalise = Normalise(inputs)
-        self.general = channels_last(general())
+        self.general = general()
         self.blocks = nn.ModuleList()
-        self.head: nn.Linear | None = None
+        self.head: Head | None = None
         self.train_base, self.aux_weight, self.zero_corner = train_base, aux_weight, zero_corner
         self.memory: Rehearsal = Rehearsal(memory, inputs)
         self.first, self.later = first, later
@@ -72,7 +71,7 @@ class Memo(Strategy):
     def grow(self, info: TaskInfo) -> None:
         """Add a block that starts as the newest one, and the head's rows and columns; freeze what no longer learns."""
         super().grow(info)
-        block = channels_last(self._new_block())
+        block = self._new_block()
         if self.blocks:
             block.load_state_dict(self.blocks[-1].state_dict())
         self.blocks.append(block)
@@ -131,6 +130,6 @@ class Memo(Strategy):
         return {"classifier": self._head(features), "nme": self.memory.nearest(self, self.features, features)}
 
     @property
-    def _head(self) -> nn.Linear:
+    def _head(self) -> Head:
         assert self.head is not None, "grow first"
         return self.head

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from clearn.context import Context
@@ -72,7 +72,7 @@ class WeightAligning(Strategy):
 
         data = with_memory(task.train, self.memory.samples())
         ctx.fit(self, data, self.later if n_old else self.first, loss=loss, beside=[teacher] if n_old else [])
-        assert isinstance(self.net.head, nn.Linear)
+        assert self.net.head is not None
         ctx.log("wa/gamma", align_rows(self.net.head, n_old))
         self.memory.keep(self, self.net.features, task, ctx)
 
@@ -84,7 +84,7 @@ class WeightAligning(Strategy):
     def read(self, inputs: Tensor) -> dict[str, Tensor]:
         """Classifier and nearest mean of exemplars, from the same features."""
         features = self.net.features(inputs)
-        assert isinstance(self.net.head, nn.Linear)
+        assert self.net.head is not None
         return {
             "classifier": self.net.head(features),
             "nme": self.memory.nearest(self, self.net.features, features),

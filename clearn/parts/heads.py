@@ -6,15 +6,24 @@ import torch
 from torch import Tensor, nn
 
 
-def fresh_head(width: int, n_classes: int) -> nn.Linear:
+class Head(nn.Linear):
+    """A linear layer that computes in float32 also under mixed precision: logits in 8 bits would tie."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(b, d) features -> (b, C) float32 logits."""
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float())
+
+
+def fresh_head(width: int, n_classes: int) -> Head:
     """Make a linear head with W ~ U(-sqrt(3/width), sqrt(3/width)), so std 1/sqrt(width), and bias 0 (the reference's init)."""
-    head = nn.Linear(width, n_classes)
+    head = Head(width, n_classes)
     nn.init.kaiming_uniform_(head.weight, nonlinearity="linear")
     nn.init.zeros_(head.bias)
     return head
 
 
-def grown_head(old: nn.Linear | None, width: int, n_classes: int, zero_corner: bool = False) -> nn.Linear:
+def grown_head(old: Head | None, width: int, n_classes: int, zero_corner: bool = False) -> Head:
     """Make a wider or taller head that keeps the old one's rows and columns.
 
     Args:
@@ -36,7 +45,7 @@ def grown_head(old: nn.Linear | None, width: int, n_classes: int, zero_corner: b
 
 
 @torch.no_grad()
-def align_rows(head: nn.Linear, n_old: int) -> float:
+def align_rows(head: Head, n_old: int) -> float:
     """Scale the rows of new classes to the mean norm of the old ones (weight alignment, Zhao et al. 2020, Eq. 5-7).
 
     Biases stay. A second call finds gamma = 1.

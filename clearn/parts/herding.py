@@ -101,6 +101,7 @@ def nearest_mean_scores(features: Tensor, means: Tensor, present: Tensor) -> Ten
     Returns:
         (b, C) minus the squared Euclidean distance, in [-4, 0]; -inf for absent classes: they never win.
     """
-    rows = normalise(features)
-    distances = rows.square().sum(1, keepdim=True) - 2 * rows @ means.T + means.square().sum(1)  # (b, C)
+    with torch.autocast(features.device.type, enabled=False):  # mixed precision would round the distances
+        rows = normalise(features.float())
+        distances = rows.square().sum(1, keepdim=True) - 2 * rows @ means.T + means.square().sum(1)  # (b, C)
     return (-distances.clamp(min=0)).masked_fill(~present, -torch.inf)

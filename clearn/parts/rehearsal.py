@@ -62,9 +62,14 @@ class Rehearsal:
             ctx: this step's services.
         """
         self._means = None
+
+        def embedded(samples: Samples) -> Tensor:
+            with ctx.autocast():
+                return embed(learner, features, samples)
+
         self.exemplars.update(
             task.train,
-            lambda samples: embed(learner, features, samples),
+            embedded,
             n_classes=len(learner.classes),
             room=ctx.room(learner, learner.model_state()),
             rng=ctx.rng("exemplars"),
