@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from clearn import plugins, seeds
+from clearn.binding import bind as bind_options
+from clearn.binding import build, coerce
 from clearn.errors import ConfigError
 from clearn.ledger import Account, Budget, account
 from clearn.mistakes import Mistake, nearest, raise_all
 from clearn.options import BudgetOptions, RunnerOptions, TrainerOptions, parse_bytes
+from clearn.signatures import plain
 from clearn.state import freeze
 from clearn.streams import STREAMS
 
@@ -80,55 +83,100 @@ def bind(config: Mapping[str, Any]) -> Experiment:
         ConfigError: every unknown, missing or ill-typed option.
         DataError: the stream's data cannot be had.
     """
-    from clearn.config import build, coerce, plain
-    from clearn.config import bind as bind_options
-
     errors: list[Mistake] = []
-    stream_section, strategy_section = dict(config.get("stream") or {}), dict(config.get("strategy") or {})
-    stream_name = stream_section.pop("name", "class_incremental")
-    method = strategy_section.pop("name", None)
-    if stream_name not in STREAMS:
-        errors.append(Mistake("", "stream.name", str(stream_name), f"must be one of {', '.join(STREAMS)}", nearest(stream_name, STREAMS)))
+    stream_section = dict(config.get("stream") or {})
+    name = stream_section.pop("name", "class_incremental")
+    for section, part in (("unlearner", "unlearning"), ("protocol", "privacy")):
+        if section in config:
+            errors.append(Mistake("", section, "a section", f"but no {part} method is part of this version", "remove it"))
+    factory, options = None, {}
+    if name in STREAMS:
+        factory = importlib.import_module(f"clearn.streams.{name}").build
+        options = bind_options(factory, stream_section, "stream", errors)
+    else:
+        known = nearest(name, STREAMS) or f"it is one of {', '.join(STREAMS)}"
+        errors.append(Mistake("", "stream.name", str(name), "but there is no such stream", known))
+    settings = _settings(config, errors)
+    raise_all(errors, getattr(config, "origins", {}))
+    assert factory is not None
+    return settings.on(factory(**options), {"name": name, **plain(options)}, config.get("name"))
+
+
+def on_stream(
+    stream: Stream,
+    strategy: str,
+    options: Mapping[str, Any],
+    budget: str | int | Mapping[str, Any] | None,
+    seed: int,
+    trainer: Mapping[str, Any],
+) -> Experiment:
+    """Make an experiment of a stream that exists already; see `clearn.run`."""
+    errors: list[Mistake] = []
+    section = budget if isinstance(budget, Mapping) else {} if budget is None else {"bytes": budget}
+    sections = {"strategy": {"name": strategy, **options}, "budget": section, "trainer": trainer, "seed": seed}
+    settings = _settings(sections, errors)
+    raise_all(errors)
+    return settings.on(stream, plain(stream.about), None)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """Everything of an experiment but its stream, bound."""
+
+    method: str
+    cls: type
+    options: dict[str, Any]
+    budget: BudgetOptions
+    trainer: TrainerOptions
+    runner: RunnerOptions
+    seed: int
+
+    def on(self, stream: Stream, about: dict[str, Any], name: str | None) -> Experiment:
+        """Put a stream under these settings; `about` goes into the resolved config."""
+        trainer = _settled(self.trainer)
+        resolved = {
+            "name": name or self.method,
+            "stream": about,
+            "strategy": {"name": self.method, **plain(self.options)},
+            "budget": plain(self.budget),
+            "trainer": plain(trainer),
+            "runner": plain(self.runner),
+            "seed": self.seed,
+        }
+        return Experiment(
+            stream=stream,
+            make=lambda: self.cls(stream.inputs, **self.options),
+            budget=_budget(self.budget, stream),
+            seed=self.seed,
+            trainer=trainer,
+            runner=self.runner,
+            config=resolved,
+            title=resolved["name"],
+        )
+
+
+def _settings(config: Mapping[str, Any], errors: list[Mistake]) -> _Settings:
+    """Bind every section but the stream's; mistakes are appended."""
+    section = dict(config.get("strategy") or {})
+    method = section.pop("name", None)
+    cls: type = object
+    options: dict[str, Any] = {}
     if method is None:
         errors.append(Mistake("", "strategy.name", "nothing", "must name a method", "'clearn list strategies' shows them"))
-    for section, later in (("unlearner", "unlearn"), ("protocol", "privacy")):
-        if section in config:
-            errors.append(Mistake("", section, "a section", f"but no {later} method is part of this version", "remove it"))
-    cls = None
-    try:
-        cls = plugins.find("strategies", str(method)) if method is not None else None
-    except ConfigError as error:
-        errors.append(Mistake("", "strategy.name", "", str(error)))
-    factory = importlib.import_module(f"clearn.streams.{stream_name}").build if stream_name in STREAMS else None
-    stream_options = bind_options(factory, stream_section, "stream", errors) if factory else {}
-    options = bind_options(cls, strategy_section, "strategy", errors, skip=("inputs",)) if cls else {}
-    budget_options = build(BudgetOptions, config.get("budget") or {}, "budget", errors)
-    trainer = build(TrainerOptions, config.get("trainer") or {}, "trainer", errors)
-    runner = build(RunnerOptions, config.get("runner") or {}, "runner", errors)
-    seed = coerce(config.get("seed", 0), int, "seed", errors)
-    raise_all(errors, getattr(config, "origins", {}))
-    assert cls is not None and factory is not None and budget_options and trainer and runner
-
-    stream = factory(**stream_options)
-    trainer = _settled(trainer)
-    resolved = {
-        "name": config.get("name") or method,
-        "stream": {"name": stream_name, **plain(stream_options)},
-        "strategy": {"name": method, **plain(options)},
-        "budget": plain(budget_options),
-        "trainer": plain(trainer),
-        "runner": plain(runner),
-        "seed": seed,
-    }
-    return Experiment(
-        stream=stream,
-        make=lambda: cls(stream.inputs, **options),
-        budget=_budget(budget_options, stream),
-        seed=seed,
-        trainer=trainer,
-        runner=runner,
-        config=resolved,
-        title=str(config.get("name") or method),
+    else:
+        try:
+            cls = plugins.find("strategies", str(method))
+            options = bind_options(cls, section, "strategy", errors, skip=("inputs",))
+        except ConfigError as error:
+            errors.append(Mistake("", "strategy.name", "", str(error)))
+    return _Settings(
+        str(method),
+        cls,
+        options,
+        build(BudgetOptions, config.get("budget") or {}, "budget", errors) or BudgetOptions(),
+        build(TrainerOptions, config.get("trainer") or {}, "trainer", errors) or TrainerOptions(),
+        build(RunnerOptions, config.get("runner") or {}, "runner", errors) or RunnerOptions(),
+        coerce(config.get("seed", 0), int, "seed", errors),
     )
 
 

@@ -50,7 +50,8 @@ class ConsoleProgress(Progress):
         """A run starts, `done` tasks of it finished earlier."""
         self._title, self._n, self._at_start, self._started = title, n_tasks, done, time.monotonic()
         if done:
-            self._console.print(f"{title}: goes on after task {done} of {n_tasks}", highlight=False)
+            words = "is finished already" if done == n_tasks else f"goes on after task {done} of {n_tasks}"
+            self._console.print(f"{title}: {words}", highlight=False)
         if self._console.is_terminal:
             from rich.status import Status
 
@@ -86,11 +87,11 @@ class ConsoleProgress(Progress):
         words.append(f"{seconds:.1f} s")
         if done < self._n:
             words.append(f"about {left:.0f} s left")
-        self._console.print(" · ".join(words), highlight=False)
+        self._console.print(" · ".join(words), highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Something a person should know."""
-        self._console.print(f"{self._title or 'note'}: {text}", highlight=False)
+        self._console.print(f"{self._title or 'note'}: {text}", highlight=False, markup=False, soft_wrap=True)
 
     def end(self) -> None:
         """The run is over, for whatever reason."""

@@ -37,6 +37,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder to write configs in, beside a house of two methods: memo (lr, blocks) and icarl (lr, loss)."""
     house = tmp_path / "house"
     (house / "strategies").mkdir(parents=True)
+    (house / "strategies" / "__init__.py").touch()
     (house / "fake_base.py").write_text("class Base: ...\n")
     for name, cls, options in (
         ("memo", "Memo", "lr: float = 0.1, blocks: int = 1"),

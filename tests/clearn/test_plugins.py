@@ -18,6 +18,7 @@ from clearn.errors import ConfigError, UserError
 BASE = "from fake_base import Base\n"
 FILES = {
     "fake_base.py": "class Base: ...\n",
+    "strategies/__init__.py": "",  # as ours has: a folder without it loses to any later one that has it
     "strategies/replay.py": (
         f'"""Replay: stored samples.\n\nMore."""\n{BASE}class Replay(Base): ...\nclass _Own(Base): ...\n'
     ),
