@@ -1,4 +1,4 @@
-"""clearn: continual learning under byte budgets. What is carried from task to task is weighed, and nothing else is carried.
+"""clearn: continual learning under byte budgets. What is carried from task to task is weighed; nothing else is.
 
 Everything here imports its heavy parts when it is called, so that the command line answers at once.
 """

@@ -9,8 +9,8 @@ From the command line, `clearn check memo` or `clearn check mypkg.mymethod:MyCla
     def test_conforms(check):
         check(checks.subject("mypkg.mymethod:MyClass"))
 
-Every check runs the method on a few dozen made-up images in three tasks, and raises AssertionError with what was promised and what
-happened instead.
+Every check runs the method on a few dozen made-up images in three tasks, and raises AssertionError with what was
+promised and what happened instead.
 """
 
 from __future__ import annotations
@@ -89,10 +89,14 @@ class Trace:
 def subject(what: str, options: Sequence[str] = ()) -> Subject:
     """Make a subject of a method's name or of "module" or "module:Class", small enough to be checked in seconds.
 
-    Training recipes are cut to two epochs, a memory is set to a dozen exemplars and a backbone to the smallest, unless `options`
-    ("KEY=VALUE", dot form) say otherwise.
+    Training recipes are cut to two epochs, a memory is set to a dozen exemplars and a backbone to the smallest,
+    unless `options` ("KEY=VALUE", dot form) say otherwise.
     """
-    cls = plugins.find("strategies", what) if what in plugins.names("strategies") else plugins.find_reference("strategies", what)
+    cls = (
+        plugins.find("strategies", what)
+        if what in plugins.names("strategies")
+        else plugins.find_reference("strategies", what)
+    )
     chosen = small_options(cls)
     from omegaconf import OmegaConf
 
@@ -103,7 +107,7 @@ def subject(what: str, options: Sequence[str] = ()) -> Subject:
 
 
 def small_options(cls: type) -> dict[str, Any]:
-    """Options that make a method quick, for the parameters it has in common with ours: recipes, a memory, a backbone."""
+    """Options that make a method quick, where it has recipes, a memory or a backbone as ours have."""
     small: dict[str, Any] = {}
     for name, parameter in inspect.signature(cls).parameters.items():
         if isinstance(parameter.default, Recipe):
@@ -134,7 +138,13 @@ def experiment(of: Subject, stream: Stream | None = None, budget: Budget = Budge
     stream = stream or toy_stream()
     config = {"strategy": {"name": of.reference, "options": of.options}, "stream": {"toy": len(stream)}, "seed": 3}
     return Experiment(
-        stream, lambda: of.make(stream), budget, seed=3, trainer=replace(TRAINER, **trainer), config=config, title=of.name
+        stream,
+        lambda: of.make(stream),
+        budget,
+        seed=3,
+        trainer=replace(TRAINER, **trainer),
+        config=config,
+        title=of.name,
     )
 
 
@@ -185,27 +195,35 @@ def check_state_holds_tensors_with_owners(of: Subject) -> None:
     state = strategy.state()
     for name, value in state.items():
         check_leaf(name, value)
-        assert strategy.category(name) in CATEGORIES, f"'{name}' has category '{strategy.category(name)}', not one of {CATEGORIES}"
+        assert strategy.category(name) in CATEGORIES, (
+            f"'{name}' has category '{strategy.category(name)}', not one of {CATEGORIES}"
+        )
 
 
 def check_rebuild_changes_nothing(of: Subject) -> None:
-    """Throwing the learner away after each task and rebuilding it from the weighed bytes moves no bit of scores or states."""
+    """Rebuilding the learner from the weighed bytes after each task moves no bit of scores or states."""
     kept = trace(replace(experiment(of), runner=RunnerOptions(rebuild=False)))
     assert_same(_undisturbed(of), kept, "with the rebuild", "without it", "something outside `state()` survives a task")
 
 
 def check_fresh_process_changes_nothing(of: Subject) -> None:
-    """Each task learned in a process of its own, with an empty folder, gives the same bits: no globals, no files, no caches."""
+    """Each task learned in a process and a folder of its own gives the same bits: no globals, files or caches."""
     fresh = audit(of)
     assert_same(
-        _undisturbed(of), fresh, "in one process", "in a fresh process for each task", "something survives in module globals or files"
+        _undisturbed(of),
+        fresh,
+        "in one process",
+        "in a fresh process for each task",
+        "something survives in module globals or files",
     )
 
 
 def check_same_seed_gives_same_bytes(of: Subject) -> None:
     """Two runs of one seed are equal, also with other draws from the global generators in between."""
     torch.rand(7)
-    assert_same(_undisturbed(of), trace(experiment(of)), "once", "again", "something random does not come from the seed")
+    assert_same(
+        _undisturbed(of), trace(experiment(of)), "once", "again", "something random does not come from the seed"
+    )
 
 
 def check_resume_changes_nothing(of: Subject) -> None:
@@ -213,13 +231,23 @@ def check_resume_changes_nothing(of: Subject) -> None:
     what = experiment(of)
     stopped = trace(what, until=1)
     run_experiment(what, stopped.path)
-    assert_same(_undisturbed(of), read_trace(stopped.path), "undisturbed", "resumed", "the state does not hold all that is needed")
+    assert_same(
+        _undisturbed(of),
+        read_trace(stopped.path),
+        "undisturbed",
+        "resumed",
+        "the state does not hold all that is needed",
+    )
 
 
 def check_block_size_changes_nothing(of: Subject) -> None:
     """How many batches a training call loops over moves no bit."""
     assert_same(
-        _undisturbed(of), trace(experiment(of, block=1)), "blocks of 16", "blocks of 1", "training depends on the engine's blocks"
+        _undisturbed(of),
+        trace(experiment(of, block=1)),
+        "blocks of 16",
+        "blocks of 1",
+        "training depends on the engine's blocks",
     )
 
 
@@ -261,7 +289,9 @@ def check_outputs_have_a_column_for_each_class(of: Subject) -> None:
     assert predicted == expected, f"predict gives {predicted}, not {expected}"
     assert all(shape == expected for shape in found.values()), f"read gives {found}, not {expected} each"
     assert strategy.readout in found, f"the headline read-out '{strategy.readout}' is not among {sorted(found)}"
-    assert losses.shape == (len(inputs),), f"losses gives {tuple(losses.shape)}, not ({len(inputs)},): one for each sample"
+    assert losses.shape == (len(inputs),), (
+        f"losses gives {tuple(losses.shape)}, not ({len(inputs)},): one for each sample"
+    )
     assert bool(torch.isfinite(losses).all()), "losses gives values that are not finite"
 
 
@@ -305,7 +335,9 @@ def check_budget_is_kept(of: Subject) -> None:
     except BudgetExceeded:
         return  # a method that refuses a budget it can't keep has kept its word
     for row in RunFolder(found.path).rows(LEDGER):
-        assert row["kind"] != "figures" or row["delta"] <= bare + 5000, f"step {row['step']} carries {row['delta']} of {bare + 5000} bytes"
+        assert row["kind"] != "figures" or row["delta"] <= bare + 5000, (
+            f"step {row['step']} carries {row['delta']} of {bare + 5000} bytes"
+        )
     with contextlib.suppress(BudgetExceeded):
         trace(experiment(filling, budget=Budget(100)))
         raise AssertionError("a budget of 100 bytes was accepted; the model alone is heavier")
@@ -321,7 +353,9 @@ def check_ledger_equals_file(of: Subject) -> None:
         total = sum(row["bytes"] for row in rows if row["kind"] == "bytes" and row["category"] != "shared_pretrained")
         figures = next(row for row in rows if row["kind"] == "figures")
         payload = len(blob) - 8 - header
-        assert total == figures["delta"] == payload, f"step {step}: rows {total}, ledger {figures['delta']}, file {payload} bytes"
+        assert total == figures["delta"] == payload, (
+            f"step {step}: rows {total}, ledger {figures['delta']}, file {payload} bytes"
+        )
         strategy = of.make(toy_stream())
         frozen = decode(blob)
         strategy = rebuild(strategy, frozen, toy_stream().infos[:step], 3, step)
@@ -336,7 +370,9 @@ def check_short_streams_work(of: Subject) -> None:
         assert len(found.hashes) == n_tasks, f"a stream of {n_tasks} tasks of {classes} classes stopped early"
 
 
-ALL: tuple[Callable[[Subject], None], ...] = tuple(value for name, value in list(globals().items()) if name.startswith("check_") and name != "check_leaf")
+ALL: tuple[Callable[[Subject], None], ...] = tuple(
+    value for name, value in list(globals().items()) if name.startswith("check_") and name != "check_leaf"
+)
 
 
 def run(of: Subject) -> Iterator[tuple[str, str | None]]:
@@ -372,9 +408,15 @@ def audit(of: Subject) -> Trace:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", "from clearn.audit import main; main()"],
-        input=json.dumps(job), capture_output=True, text=True, env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)}, check=False,
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
     )
-    assert done.returncode == 0, f"a fresh process failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'silently'}"
+    assert done.returncode == 0, (
+        f"a fresh process failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'silently'}"
+    )
     return read_trace(path)
 
 

@@ -1,7 +1,7 @@
 """The command line: parses, calls, and turns mistakes into one clear message and an exit code.
 
-Exit codes: 0 done, 2 a user's mistake (one message, no traceback), 1 a fault of ours or a check that fails, 130 stopped by Ctrl-C.
-Nothing heavy is imported before a command needs it.
+Exit codes: 0 done, 2 a user's mistake (one message, no traceback), 1 a fault of ours or a check that fails, 130
+stopped by Ctrl-C. Nothing heavy is imported before a command needs it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     """All commands and their arguments."""
     top = argparse.ArgumentParser(
         prog="clearn",
-        description="Continual learning under byte budgets: what is carried from task to task is weighed, and nothing else is.",
+        description="Continual learning under byte budgets: what is carried is weighed, and nothing else is carried.",
     )
     top.add_argument("--version", action="store_true", help="print the version and exit")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
@@ -55,12 +55,16 @@ def parser() -> argparse.ArgumentParser:
     listing.add_argument("what", nargs="?", choices=("strategies", "streams", "datasets", "backbones", "configs"))
 
     show = add("show", "look before you run: a config's stream, parameters, bytes and exemplar quota at every step")
-    show.add_argument("what", help="a config, a method's name, a run folder, or 'published' for the published budget tables")
+    show.add_argument(
+        "what", help="a config, a method's name, a run folder, or 'published' for the published budget tables"
+    )
     show.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
 
     check = add("check", "hold a method to the conformance suite")
     check.add_argument("what", help="a method's name, or a module of yours: mypkg.mymethod or mypkg.mymethod:MyClass")
-    check.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="an option of its constructor")
+    check.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="an option of its constructor"
+    )
 
     reproduce = add("reproduce", "run a config that states an expected figure, and compare; without a name: list them")
     reproduce.add_argument("name", nargs="?", help="e.g. class_incremental/parity/memo")

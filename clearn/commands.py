@@ -66,17 +66,22 @@ def fork(args: argparse.Namespace) -> int:
     config = load(str(_config_of(old_path)), args.overrides)
     new, old = _bound(config), _bound(old_config)
     if not 1 <= args.after <= len(new.stream):
-        raise ConfigError(f"--after {args.after} must lie in [1, {len(new.stream)}]: the stream has {len(new.stream)} tasks")
+        raise ConfigError(
+            f"--after {args.after} must lie in [1, {len(new.stream)}]: the stream has {len(new.stream)} tasks"
+        )
     if new.stream.infos[: args.after] != old.stream.infos[: args.after] or new.stream.inputs != old.stream.inputs:
         raise ConfigError(
-            f"the changed stream differs from {old_path} within the first {args.after} tasks, which are already learned: change "
+            f"the changed stream differs from {old_path} within the first {args.after} tasks, which are already "
+            "learned: change "
             "what comes after them, or start a new run"
         )
     source = RunFolder(old_path)
     whole = source.read_state(args.after)
     target = RunFolder(Path(config["out"]) if config.get("out") else _default_folder(new))
     if target.path.resolve() == old_path.resolve() or (target.path / CONFIG).exists():
-        raise ConfigError(f"{target.path} already holds a run: change an option, or choose another folder with out=FOLDER")
+        raise ConfigError(
+            f"{target.path} already holds a run: change an option, or choose another folder with out=FOLDER"
+        )
     target.create()
     for step in range(1, args.after + 1):
         for path in (source.state_path(step), source.state_path(step).with_suffix(".safetensors.sha256")):
@@ -120,7 +125,7 @@ def list_(args: argparse.Namespace) -> int:
         "streams": STREAMS,
         "datasets": DATASETS,
         "backbones": BACKBONES,
-        "configs": {name: "" for name in shipped()},
+        "configs": dict.fromkeys(shipped(), ""),
     }
     console = _console()
     for title, names in tables.items():
@@ -244,7 +249,9 @@ def _execute(experiment: Experiment, path: Path, console: Console) -> int:
         run_experiment(experiment, path, ConsoleProgress(console))
     except Stopped as stop:
         console.print(
-            f"\nstopped by {stop}: every finished task is safe; go on with\n  clearn resume {path}", highlight=False, soft_wrap=True
+            f"\nstopped by {stop}: every finished task is safe; go on with\n  clearn resume {path}",
+            highlight=False,
+            soft_wrap=True,
         )
         return 130
     return 0
@@ -271,7 +278,7 @@ def _load_cell(source: str, overrides: Sequence[str]) -> Mapping[str, Any]:
     from clearn.config import load
 
     config = load(source, overrides)
-    for section in ("grid", "expects", "out"):
+    for section in ("grid", "expects", "out", "name"):
         config.pop(section, None)
     return config
 
@@ -289,7 +296,9 @@ def _digest(experiment: Experiment) -> str:
 
 
 def _slug(text: str) -> str:
-    return "".join(c if c.isalnum() or c in "._=-" else "-" for c in text.replace("strategy.name=", "").replace("strategy=", ""))
+    return "".join(
+        c if c.isalnum() or c in "._=-" else "-" for c in text.replace("strategy.name=", "").replace("strategy=", "")
+    )
 
 
 def _existing(path: str) -> Path:

@@ -97,8 +97,8 @@ class Context:
             data: samples, shuffled anew each epoch.
             recipe: epochs, optimiser, schedule.
             loss: (inputs, targets) -> scalar or (b,); default is the module's own `losses`.
-            beside: networks that the loss asks but that are not trained, such as a teacher: moved along, evaluated, weighed as
-                transient.
+            beside: networks that the loss asks but that are not trained, such as a teacher: moved along, evaluated,
+                weighed as transient.
             replay: (stored samples, how many are drawn from them, with replacement, beside each batch).
             augment: apply the stream's augmentation.
         """

@@ -1,4 +1,4 @@
-"""An experiment: a stream, a way to make its learner, a budget and settings, bound from a config or put together in Python."""
+"""An experiment: a stream, a way to make its learner, a budget and settings, from a config or from Python."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Experiment:
 
     stream: Stream
     make: Callable[[], Strategy]
-    budget: Budget = Budget()
+    budget: Budget = field(default_factory=Budget)
     seed: int = 0
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
     runner: RunnerOptions = field(default_factory=RunnerOptions)
@@ -88,7 +88,9 @@ def bind(config: Mapping[str, Any]) -> Experiment:
     name = stream_section.pop("name", "class_incremental")
     for section, part in (("unlearner", "unlearning"), ("protocol", "privacy")):
         if section in config:
-            errors.append(Mistake("", section, "a section", f"but no {part} method is part of this version", "remove it"))
+            errors.append(
+                Mistake("", section, "a section", f"but no {part} method is part of this version", "remove it")
+            )
     factory, options = None, {}
     if name in STREAMS:
         factory = importlib.import_module(f"clearn.streams.{name}").build
@@ -162,7 +164,9 @@ def _settings(config: Mapping[str, Any], errors: list[Mistake]) -> _Settings:
     cls: type = object
     options: dict[str, Any] = {}
     if method is None:
-        errors.append(Mistake("", "strategy.name", "nothing", "must name a method", "'clearn list strategies' shows them"))
+        errors.append(
+            Mistake("", "strategy.name", "nothing", "must name a method", "'clearn list strategies' shows them")
+        )
     else:
         try:
             cls = plugins.find("strategies", str(method))
@@ -194,7 +198,8 @@ def _settled(trainer: TrainerOptions) -> TrainerOptions:
         raise ConfigError("trainer.accelerator=gpu, but torch sees no GPU here: write cpu or auto")
     if trainer.devices != 1:
         raise ConfigError(
-            f"trainer.devices={trainer.devices}: this version trains on one device; write 1, and run several seeds side by side"
+            f"trainer.devices={trainer.devices}: this version trains on one device; write 1, and run several "
+            "seeds side by side"
         )
     return dataclasses.replace(trainer, threads=threads, accelerator=accelerator)
 
@@ -216,7 +221,9 @@ def _budget(options: BudgetOptions, stream: Stream) -> Budget:
         like = options.like
         if like.method not in plugins.names("strategies"):
             known = plugins.names("strategies")
-            raise ConfigError(f"budget.like.method={like.method!r} is no method: {nearest(like.method, known) or ', '.join(known)}")
+            raise ConfigError(
+                f"budget.like.method={like.method!r} is no method: {nearest(like.method, known) or ', '.join(known)}"
+            )
         total = final_bytes(like.method, like.backbone, like.tasks, like.exemplars, shape)
     step = 0 if options.step is None else amount(options.step)
     return Budget(total, options.policy, step, options.count)

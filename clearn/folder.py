@@ -1,7 +1,7 @@
 """The run folder: what a run leaves on the disk, row by row, so that it can be killed at any moment and gone on with.
 
-A step counts as done when its state file is whole (its SHA-256 stands beside it) and its score and ledger rows are written. Rows of a
-step that is repeated replace the old ones.
+A step counts as done when its state file is whole (its SHA-256 stands beside it) and its score and ledger rows are
+written. Rows of a step that is repeated replace the old ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ from typing import Any
 from clearn.errors import StateError, UserError
 from clearn.state import Frozen, checksum, decode, write
 
-SCORES, LEDGER, STATUS, CONFIG, ENVIRONMENT = "scores.jsonl", "ledger.jsonl", "status.json", "config.yaml", "environment.json"
+SCORES, LEDGER, STATUS, CONFIG, ENVIRONMENT = (
+    "scores.jsonl",
+    "ledger.jsonl",
+    "status.json",
+    "config.yaml",
+    "environment.json",
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,8 @@ class RunFolder:
             probe.unlink()
         except OSError as error:
             raise UserError(
-                f"cannot write the run folder {self.path}: {error.strerror or error}; choose another place with out=FOLDER"
+                f"cannot write the run folder {self.path}: {error.strerror or error}; choose another place with "
+                "out=FOLDER"
             ) from error
 
     def state_path(self, step: int) -> Path:
@@ -74,20 +81,21 @@ class RunFolder:
         path = self.state_path(step)
         try:
             blob = path.read_bytes()
-            expected = path.with_name(path.name + ".sha256").read_text().strip()
+            expected = path.with_name(path.name + ".sha256").read_text(errors="replace").strip()
         except OSError as error:
             raise StateError(f"{path} is not whole: {error.strerror or error}") from error
         if checksum(blob) != expected:
             raise StateError(
-                f"{path} is damaged: its SHA-256 is {checksum(blob)[:12]}…, {expected[:12]}… was written; it is left out"
+                f"{path} is damaged: its SHA-256 is {checksum(blob)[:12]}…, {expected[:12]}… was written; it is "
+                "left out"
             )
         return Whole(step, decode(blob), expected)
 
     def newest(self) -> tuple[Whole | None, list[str]]:
         """The newest whole state, or None, and what is wrong with newer files."""
-        steps = sorted((int(p.name[:4]) for p in self.path.glob("state/[0-9]*.safetensors")), reverse=True)
-        wrong = []
-        for step in steps:
+        steps = {step for path in self.path.glob("state/*.safetensors") if (step := _step(path)) is not None}
+        wrong: list[str] = []
+        for step in sorted(steps, reverse=True):
             try:
                 return self.read_state(step), wrong
             except StateError as error:
@@ -95,17 +103,20 @@ class RunFolder:
         return None, wrong
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """The rows of a jsonl file; a last line cut short by a kill is left out."""
+        """The rows of a jsonl file up to the first that is none, such as a last line cut short by a kill."""
         try:
-            text = (self.path / name).read_text()
+            text = (self.path / name).read_text(errors="replace")
         except FileNotFoundError:
             return []
         found = []
         for line in text.splitlines():
             try:
-                found.append(json.loads(line))
+                row = json.loads(line)
             except json.JSONDecodeError:
                 break
+            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+                break
+            found.append(row)
         return found
 
     def add_rows(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -127,8 +138,9 @@ class RunFolder:
 
     def drop_after(self, step: int) -> None:
         """Remove states and rows of steps after `step`, and a row cut short."""
-        for path in self.path.glob("state/[0-9]*"):
-            if int(path.name[:4]) > step or path.suffix == ".part":
+        for path in self.path.glob("state/*.safetensors*"):
+            of = _step(path)
+            if of is not None and (of > step or path.suffix == ".part"):
                 path.unlink()
         for name in (SCORES, LEDGER):
             if (self.path / name).exists():
@@ -144,10 +156,15 @@ class RunFolder:
         write(self.path / name, (json.dumps(value, indent=2) + "\n").encode())
 
     def get_json(self, name: str) -> dict[str, Any] | None:
-        """Read a JSON file, None where it is missing or cut short."""
+        """Read a JSON file, None where it is missing, cut short or damaged."""
         try:
-            found: dict[str, Any] = json.loads((self.path / name).read_text())
-        except (OSError, json.JSONDecodeError):
+            found = json.loads((self.path / name).read_text())
+        except (OSError, ValueError):
             return None
-        return found
+        return found if isinstance(found, dict) else None
 
+
+def _step(path: Path) -> int | None:
+    """The step that a file under `state/` belongs to; None for files that are not ours."""
+    number = path.name.partition(".")[0]
+    return int(number) if number.isdecimal() else None

@@ -1,7 +1,7 @@
 """The byte ledger: what is carried over a task boundary, by owner and category, and the budget it must fit.
 
-Everything is measured from the frozen state that goes into the state file; a method only names the category of an entry, never its
-size. Rules and categories: specs of this project, "budgets" part C. Torch is not needed here.
+Everything is measured from the frozen state that goes into the state file; a method only names the category of an
+entry, never its size. Rules and categories: specs of this project, "budgets" part C. Torch is not needed here.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Account:
         return totals
 
     def paper(self, nominal_items: int = 0) -> int:
-        """Bytes as MEMO (Zhou et al. 2023, section 3) counts them: backbone parameters and nominal images, nothing else.
+        """Bytes as MEMO (Zhou et al. 2023, section 3) counts them: backbone parameters and nominal images alone.
 
         Args:
             nominal_items: what the exemplars cost in the published currency: height x width x 3 bytes an image.
@@ -102,7 +102,9 @@ def account(frozen: Frozen, category: Callable[[str], str]) -> Account:
     Raises:
         ValueError: a category that is not in CATEGORIES.
     """
-    leaves = [_leaf(name, category(name), nbytes(value), _elements(value.shape)) for name, value in frozen.tensors.items()]
+    leaves = [
+        _leaf(name, category(name), nbytes(value), _elements(value.shape)) for name, value in frozen.tensors.items()
+    ]
     leaves += [_leaf(name, category(name), 0, 0) for name in frozen.aliases]
     leaves += [Leaf(name, "shared_pretrained", size, 0) for name, (_, size) in frozen.shared.items()]
     return Account(tuple(leaves))
@@ -114,11 +116,12 @@ class Budget:
 
     Attributes:
         total: bytes, or None for no limit.
-        policy: "every": at each boundary at most `total` (default). "final": only after the last task, as published; the quota of the
-            last task is then used from the first. "growth": `total` after the first task and `step` more after each later one.
-            "none": weigh only.
+        policy: "every": at each boundary at most `total` (default). "final": only after the last task, as published;
+            the quota of the last task is then used from the first. "growth": `total` after the first task and `step`
+            more after each later one. "none": weigh only.
         step: bytes added per task under "growth".
-        count: "full": what is stored. "paper": 4 bytes a backbone parameter and height x width x 3 an image, as MEMO counts.
+        count: "full": what is stored. "paper": 4 bytes a backbone parameter and height x width x 3 an image, as MEMO
+            counts.
     """
 
     total: int | None = None
@@ -160,7 +163,8 @@ class Budget:
         if limit is not None and weight > limit:
             raise BudgetExceeded(
                 f"after task {index + 1} {of} weighs {weight:,} bytes ({self.count} counting), {weight - limit:,} over "
-                f"budget.bytes={limit:,} (policy {self.policy}): raise budget.bytes, choose a smaller backbone or fewer "
+                f"budget.bytes={limit:,} (policy {self.policy}): raise budget.bytes, choose a smaller backbone or "
+                "fewer "
                 "exemplars, or weigh only with budget.policy=none"
             )
 

@@ -49,7 +49,7 @@ class Peak:
 
 
 def _give_back_freed() -> None:
-    """Have glibc return what earlier tasks freed, or this task would use it again without the high-water mark rising."""
+    """Have glibc return what earlier tasks freed, or using it again would not raise the high-water mark."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "malloc_trim"):

@@ -179,7 +179,8 @@ def final_bytes(method: str, backbone: str, tasks: int, exemplars: int, shape: t
     """What a method carries after its last task in the papers' counting: 4 bytes a parameter, H x W x 3 an image.
 
     Args:
-        method: "der_expand" carries T nets, "memo" its general layers and T specialised blocks, every other method one net.
+        method: "der_expand" carries T nets, "memo" its general layers and T specialised blocks, every other method
+            one net.
         backbone: of each net.
         tasks: T.
         exemplars: K.
@@ -266,9 +267,7 @@ def _point(
     printed_memo: int | None = None,
 ) -> BudgetPoint:
     """Give everyone DER's bytes with this backbone, or at the smallest point those of one benchmark net."""
-    single, image, tasks = (
-        ("resnet32", CIFAR, 10) if setting.startswith("CIFAR") else ("resnet18", IMAGENET, 11)
-    )
+    single, image, tasks = ("resnet32", CIFAR, 10) if setting.startswith("CIFAR") else ("resnet18", IMAGENET, 11)
     image_bytes, exemplars = prod(image), 2000
     der, memo, one = der_params(backbone, tasks), memo_params(backbone, tasks), halves(single).params
     smallest = backbone in ("convnet2", "convnet4")

@@ -1,7 +1,8 @@
 """The loop: learn, freeze, weigh, write, forget the object, rebuild it from the written bytes, score.
 
-The law of the ledger: what a learner carries from one task to the next is exactly what was weighed. Scores are taken from the rebuilt
-learner, so they too rest on nothing but those bytes, and a run can be killed at any moment and gone on with.
+The law of the ledger: what a learner carries from one task to the next is exactly what was weighed. Scores are taken
+from the rebuilt learner, so they too rest on nothing but those bytes, and a run can be killed at any moment and gone
+on with.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 
 from clearn import seeds
-from clearn.context import Context, Cost
+from clearn.context import Context
 from clearn.errors import ConfigError, StateError
 from clearn.experiment import Experiment
 from clearn.folder import CONFIG, ENVIRONMENT, LEDGER, SCORES, RunFolder
@@ -40,7 +41,9 @@ class Stopped(BaseException):
     """A person asked the run to stop (Ctrl-C or SIGTERM). Not an Exception, so that nothing on the way swallows it."""
 
 
-def run(experiment: Experiment, path: Path, progress: Progress | None = None, extra: dict[str, Any] | None = None) -> Path:
+def run(
+    experiment: Experiment, path: Path, progress: Progress | None = None, extra: dict[str, Any] | None = None
+) -> Path:
     """Run an experiment into a folder, or go on with the run of the same experiment that is there.
 
     Args:
@@ -62,7 +65,11 @@ def run(experiment: Experiment, path: Path, progress: Progress | None = None, ex
 
 
 def run_until(
-    experiment: Experiment, path: Path, until: int, progress: Progress | None = None, extra: dict[str, Any] | None = None
+    experiment: Experiment,
+    path: Path,
+    until: int,
+    progress: Progress | None = None,
+    extra: dict[str, Any] | None = None,
 ) -> Path:
     """Run as `run` does, but stop after `until` tasks, as a person might; calling it again goes on."""
     folder = RunFolder(path)
@@ -112,7 +119,8 @@ class _Loop:
         step = whole.step if whole else 0
         if step > len(self.experiment.stream):
             raise ConfigError(
-                f"{self.folder.path} holds a state after {step} tasks, but this stream has {len(self.experiment.stream)}: it is "
+                f"{self.folder.path} holds a state after {step} tasks, but this stream has "
+                f"{len(self.experiment.stream)}: it is "
                 "another run's folder; choose another with out=FOLDER"
             )
         for problem in wrong:
@@ -130,7 +138,7 @@ class _Loop:
         return step
 
     def _without_rows(self, step: int) -> int:
-        """Killed between writing a state and its rows: repeat that step from the one before, which gives the same bytes."""
+        """Killed between writing a state and its rows: repeat that step, which gives the same bytes."""
         self.folder.drop_after(step - 1)
         self.probes = []
         self.strategy = None
@@ -207,7 +215,9 @@ class _Loop:
     def _rebuild(self, frozen: Frozen, step: int) -> Strategy:
         """Make a fresh learner and give it what was written, after so many tasks."""
         strategy = self.experiment.build()
-        return rebuild(strategy, frozen, self.experiment.stream.infos[:step], self.experiment.seed, step).to(self.device)
+        return rebuild(strategy, frozen, self.experiment.stream.infos[:step], self.experiment.seed, step).to(
+            self.device
+        )
 
 
 def rebuild(strategy: Strategy, frozen: Frozen, seen: tuple[TaskInfo, ...], seed: int, step: int) -> Strategy:
@@ -223,7 +233,8 @@ def rebuild(strategy: Strategy, frozen: Frozen, seen: tuple[TaskInfo, ...], seed
     gone = [name for name, facts in frozen.shared.items() if untouched.get(name) != facts]
     if gone:
         raise StateError(
-            f"{len(gone)} pretrained weights that this run leans on are not what they were, first '{gone[0]}': the checkpoint was "
+            f"{len(gone)} pretrained weights that this run leans on are not what they were, first '{gone[0]}': "
+            "the checkpoint was "
             "changed or replaced; put the old one back in its place"
         )
     return strategy
@@ -239,7 +250,7 @@ def ledger_rows(step: int, weights: Account, figures: dict[str, Any]) -> Iterato
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into `Stopped`, which no library on the way catches; a second one ends the process at once."""
+    """Turn Ctrl-C and SIGTERM into `Stopped`, which no library catches; a second one ends the process at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -280,14 +291,19 @@ def _check_same(experiment: Experiment, folder: RunFolder) -> None:
     if keys:
         shown = ", ".join(f"{key} ({_flat(there).get(key)} there, {_flat(mine).get(key)} here)" for key in keys[:3])
         raise ConfigError(
-            f"{folder.path} holds a run of another config; it differs in {shown}{' and more' if len(keys) > 3 else ''}: choose "
+            f"{folder.path} holds a run of another config; it differs in "
+            f"{shown}{' and more' if len(keys) > 3 else ''}: choose "
             "another folder with out=FOLDER, or remove that one"
         )
 
 
 def _flat(config: Any, prefix: str = "") -> dict[str, str]:
     if isinstance(config, dict) and config:
-        return {k: v for name, value in config.items() for k, v in _flat(value, f"{prefix}.{name}" if prefix else str(name)).items()}
+        return {
+            k: v
+            for name, value in config.items()
+            for k, v in _flat(value, f"{prefix}.{name}" if prefix else str(name)).items()
+        }
     return {prefix: str(config)}
 
 
@@ -301,7 +317,10 @@ def _write_facts(experiment: Experiment, folder: RunFolder, extra: dict[str, Any
     folder.put_json(
         ENVIRONMENT,
         {
-            **{name: _version(name) for name in ("clearn", "torch", "torchvision", "lightning", "timm", "numpy", "safetensors")},
+            **{
+                name: _version(name)
+                for name in ("clearn", "torch", "torchvision", "lightning", "timm", "numpy", "safetensors")
+            },
             "python": platform.python_version(),
             "platform": platform.platform(),
             "device": experiment.trainer.accelerator,
@@ -309,7 +328,7 @@ def _write_facts(experiment: Experiment, folder: RunFolder, extra: dict[str, Any
             "seed": experiment.seed,
             "command": before.get("command") or sys.argv,
             "data": experiment.stream.about,
-            "started": before.get("started") or datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "started": before.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
             **{k: v for k, v in before.items() if k == "forked_from"},
             **extra,
         },
@@ -324,7 +343,7 @@ def _version(package: str) -> str | None:
 
 
 def _put_failed(folder: RunFolder, done: int, steps: int, error: Exception) -> None:
-    """Say in the run folder why the run failed; a disk that is full may refuse even that, and the error itself matters more."""
+    """Say in the run folder why the run failed; a full disk may refuse even that, and the error matters more."""
     try:
         folder.put_status("failed", done, steps, f"{type(error).__name__}: {error}")
     except StateError:

@@ -14,7 +14,9 @@ from clearn.stream import Probe
 
 
 @torch.no_grad()
-def score(strategy: Strategy, probes: Sequence[Probe], step: int, batch: int, device: torch.device) -> list[dict[str, Any]]:
+def score(
+    strategy: Strategy, probes: Sequence[Probe], step: int, batch: int, device: torch.device
+) -> list[dict[str, Any]]:
     """Count correct answers on every probe.
 
     Batches run over all probes as one sequence, so that small probes cost no more than their samples.
@@ -47,7 +49,7 @@ def score(strategy: Strategy, probes: Sequence[Probe], step: int, batch: int, de
 
 
 def _hits(scores: Tensor, targets: Tensor) -> Tensor:
-    """(b, 2) bool: whether the target is the best, and whether it is among the five best; equal scores favour low labels."""
+    """(b, 2) bool: the target is the best; it is among the five best. Equal scores favour low labels."""
     best = scores.argsort(dim=1, descending=True, stable=True)[:, :5] == targets[:, None]
     return torch.stack([best[:, 0], best.any(1)], dim=1)
 

@@ -39,7 +39,8 @@ def numpy_generator(seed: int, step: int, purpose: str) -> np.random.Generator:
 def scope(seed: int, step: int, purpose: str) -> Iterator[None]:
     """Seed the global generators that building a network or dropout draws from, and put them back afterwards.
 
-    Layers initialise themselves from torch's global generator; inside this scope what they draw depends on the three words alone.
+    Layers initialise themselves from torch's global generator; inside this scope what they draw depends on the three
+    words alone.
     """
     import torch
 

@@ -1,7 +1,8 @@
-"""What `clearn show` prints: an experiment before it runs, a method's options, a run's ledger, the published budgets."""
+"""What `clearn show` prints: an experiment before it runs, a method's options, a ledger, the published budgets."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,10 +109,18 @@ def published(console: Console) -> None:
     from clearn import published as tables
 
     console.print("Published counting: 4 bytes a backbone parameter, height x width x 3 an exemplar. MiB = 2^20 bytes.")
-    console.print("Every figure is computed; where the papers or their scripts print another, it stands in the last column.\n")
-    aligned = _numbers("Memory-aligned", ("setting", "net"), ("T", "bytes", "MiB", "single-net K", "MEMO K", "MEMO params"))
+    console.print(
+        "Every figure is computed; where the papers or their scripts print another, it stands in the last column.\n"
+    )
+    aligned = _numbers(
+        "Memory-aligned", ("setting", "net"), ("T", "bytes", "MiB", "single-net K", "MEMO K", "MEMO params")
+    )
     for row in tables.aligned():
-        printed = {"MiB": row.printed_mib, "single-net K": row.printed_single_exemplars, "MEMO K": row.printed_memo_exemplars}
+        printed = {
+            "MiB": row.printed_mib,
+            "single-net K": row.printed_single_exemplars,
+            "MEMO K": row.printed_memo_exemplars,
+        }
         aligned.add_row(
             row.setting,
             row.backbone,
@@ -125,7 +134,9 @@ def published(console: Console) -> None:
         )
     console.print(aligned)
     points = _numbers(
-        "Budget points", ("setting", "DER/MEMO net"), ("MiB", "single-net K", "DER K", "DER params", "MEMO K", "MEMO params")
+        "Budget points",
+        ("setting", "DER/MEMO net"),
+        ("MiB", "single-net K", "DER K", "DER params", "MEMO K", "MEMO params"),
     )
     for point in tables.budget_points():
         printed = {"single-net K": point.printed_single_exemplars, "MEMO K": point.printed_memo_exemplars}
@@ -153,7 +164,7 @@ def _numbers(title: str, words: tuple[str, ...], numbers: tuple[str, ...]) -> Ta
     return table
 
 
-def _others(printed: dict[str, object | None]) -> str:
+def _others(printed: Mapping[str, object | None]) -> str:
     return ", ".join(f"{name} {value}" for name, value in printed.items() if value is not None)
 
 

@@ -1,8 +1,8 @@
 """The carried state: a flat dictionary of tensors, its bytes, and the file that holds exactly those bytes.
 
-A state's keys are 'owner/name' (owners: model, memory, unlearner, client, server); its values are dense tensors (torch) or arrays
-(numpy), never anything else. Files are safetensors: loading never executes code. This module loads torch only when a state holds
-torch tensors, so that a run that needs numpy alone stays light.
+A state's keys are 'owner/name' (owners: model, memory, unlearner, client, server); its values are dense tensors
+(torch) or arrays (numpy), never anything else. Files are safetensors: loading never executes code. This module loads
+torch only when a state holds torch tensors, so that a run that needs numpy alone stays light.
 """
 
 from __future__ import annotations
@@ -152,10 +152,13 @@ def decode(blob: bytes, torch: bool = True) -> Frozen:
             from safetensors.numpy import load as load_numpy
 
             tensors = dict(sorted(load_numpy(blob).items()))
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        shared = {name: (str(digest), int(size)) for name, (digest, size) in ours["shared"].items()}
+        aliases = dict(ours["aliases"])
+        if not tensors.keys() >= set(aliases.values()):
+            raise ValueError("it names an alias of a tensor that is not there")
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StateError(f"these {len(blob)} bytes are not a state that clearn wrote: {error}") from error
-    shared = {name: (str(digest), int(size)) for name, (digest, size) in ours["shared"].items()}
-    return Frozen(tensors, dict(ours["aliases"]), shared)
+    return Frozen(tensors, aliases, shared)
 
 
 def checksum(blob: bytes) -> str:

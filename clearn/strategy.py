@@ -1,8 +1,8 @@
 """The base of every method that learns a stream of tasks: structure, losses, read-outs, and the state that is carried.
 
-A method's structure is a function of the classes seen (`grow`), its values are what `state` returns. After every task the runner
-throws the object away and rebuilds it from those bytes, so anything that is neither parameter nor buffer nor memory nor regrown is
-lost, on purpose.
+A method's structure is a function of the classes seen (`grow`), its values are what `state` returns. After every task
+the runner throws the object away and rebuilds it from those bytes, so anything that is neither parameter nor buffer
+nor memory nor regrown is lost, on purpose.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Strategy(LightningModule):
 
     Attributes:
         readout: the name of the read-out that the method is judged by, a key of what `read` returns.
-        categories: ledger category of state entries by prefix ('model/aux' -> 'head'); longest prefix wins. Without an entry,
-            anything under a module named `head` is head, other parameters are params, other buffers are buffers, and what the
-            memory holds is exemplars.
+        categories: ledger category of state entries by prefix ('model/aux' -> 'head'); longest prefix wins. Without
+            an entry, anything under a module named `head` is head, other parameters are params, other buffers are
+            buffers, and what the memory holds is exemplars.
         inputs: what one input of the stream looks like.
         seen: the tasks grown for so far.
         memory: what is carried beside the network, or None.
@@ -69,7 +69,7 @@ class Strategy(LightningModule):
         return sorted({label for info in self.seen for label in info.classes})
 
     def grow(self, info: TaskInfo) -> None:
-        """Add the structure that a task needs; depends on `info`, on earlier calls and on the generator's seed, on nothing else."""
+        """Add the structure that a task needs; depends on `info`, earlier calls and the generator's seed alone."""
         self.seen.append(info)
 
     def learn(self, task: Task, ctx: Context) -> None:
@@ -101,7 +101,7 @@ class Strategy(LightningModule):
         return nn.functional.cross_entropy(self.predict(inputs), targets, reduction="none")
 
     def model_state(self) -> State:
-        """The network's parameters and buffers, without pretrained leaves that are still as their checkpoint has them."""
+        """Parameters and buffers, without pretrained leaves that are still as their checkpoint has them."""
         untouched = self.untouched()
         return {f"model/{k}": v for k, v in self.state_dict().items() if f"model/{k}" not in untouched}
 
@@ -135,12 +135,16 @@ class Strategy(LightningModule):
         untouched = {name.removeprefix("model/") for name in self.untouched()}
         own = self.state_dict()
         missing = sorted(own.keys() - model.keys() - untouched)
-        unknown = sorted((model.keys() - own.keys()) | {k for k in state if k.partition("/")[0] not in ("model", "memory")})
+        unknown = sorted(
+            (model.keys() - own.keys()) | {k for k in state if k.partition("/")[0] not in ("model", "memory")}
+        )
         misshapen = [k for k in sorted(model.keys() & own.keys()) if model[k].shape != own[k].shape]
         if missing or unknown or misshapen or (held and self.memory is None):
             raise StateError(
-                f"this state does not fit {type(self).__name__} after {len(seen)} tasks: missing {missing or 'nothing'}, unknown "
-                f"{unknown or 'nothing'}, of another shape {misshapen or 'nothing'}; it was written by another method, option or "
+                f"this state does not fit {type(self).__name__} after {len(seen)} tasks: missing "
+                f"{missing or 'nothing'}, unknown "
+                f"{unknown or 'nothing'}, of another shape {misshapen or 'nothing'}; it was written by another "
+                "method, option or "
                 "version: resume it with the config in its own run folder"
             )
         self.load_state_dict(model, strict=False)
@@ -149,7 +153,9 @@ class Strategy(LightningModule):
 
     def category(self, name: str) -> str:
         """The ledger category of a state entry."""
-        prefixes = [prefix for prefix in self.categories if name == prefix or name.startswith((prefix + ".", prefix + "/"))]
+        prefixes = [
+            prefix for prefix in self.categories if name == prefix or name.startswith((prefix + ".", prefix + "/"))
+        ]
         if prefixes:
             return self.categories[max(prefixes, key=len)]
         owner, _, rest = name.partition("/")
@@ -157,4 +163,13 @@ class Strategy(LightningModule):
             return "exemplars"
         if "head" in rest.split("."):
             return "head"
-        return "params" if rest in dict(self.named_parameters(remove_duplicate=False)) else "buffers"
+        return "params" if self._is_parameter(rest) else "buffers"
+
+    def _is_parameter(self, key: str) -> bool:
+        """Look one key of `state_dict` up by its path: going through all for each would take their number squared."""
+        path, _, name = key.rpartition(".")
+        try:
+            module = self.get_submodule(path)
+        except AttributeError:  # an entry that no module holds, such as a statistic
+            return False
+        return name in dict(module.named_parameters(recurse=False))

@@ -1,10 +1,11 @@
 """DER, dynamically expandable representation: a whole new backbone for every task (Yan, Xie, He, CVPR 2021).
 
-Not dark experience replay, which other frameworks call DER. As in the code behind MEMO's tables: each backbone starts as a copy of the
-newest, old ones are frozen, an auxiliary head sharpens the newest, and weight alignment replaces the original's masks, pruning and
-balanced retraining.
+Not dark experience replay, which other frameworks call DER. As in the code behind MEMO's tables: each backbone starts
+as a copy of the newest, old ones are frozen, an auxiliary head sharpens the newest, and weight alignment replaces the
+original's masks, pruning and balanced retraining.
 
-Carried after b tasks: b whole backbones with buffers, a head of 4 C (b d + 1) bytes, and the exemplars: item bytes + 1 label byte.
+Carried after b tasks: b whole backbones with buffers, a head of 4 C (b d + 1) bytes, and the exemplars: item bytes +
+1 label byte.
 """
 
 from __future__ import annotations

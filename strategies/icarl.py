@@ -1,6 +1,7 @@
-"""iCaRL: exemplars, distillation from the previous model, nearest-mean-of-exemplars read-out (Rebuffi et al., CVPR 2017).
+"""iCaRL: exemplars, distillation from the last model, nearest-mean-of-exemplars read-out (Rebuffi et al., CVPR 2017).
 
-Carried: one backbone, a linear head, and the exemplars: item bytes + 1 label byte each. The teacher is the carried network itself,
+Carried: one backbone, a linear head, and the exemplars: item bytes + 1 label byte each. The teacher is the carried
+    network itself,
 copied when a task starts: +1 network while training, nothing carried.
 """
 
@@ -31,8 +32,9 @@ class ICarl(Strategy):
         backbone: name of a backbone.
         pretrained: start from published weights: true for timm's, or a safetensors file.
         memory: how many exemplars, how chosen, how stored; without a number they fill the byte budget.
-        loss: "softmax" (cross-entropy + softened distillation, weight 1 each): the toolbox's form, by which the published tables
-            were made; "bce" is the paper's: one sigmoid a class, the old model's outputs as targets of the old ones.
+        loss: "softmax" (cross-entropy + softened distillation, weight 1 each): the toolbox's form, by which the
+            published tables were made; "bce" is the paper's: one sigmoid a class, the old model's outputs as targets
+            of the old ones.
         temperature: of the softmax distillation.
         first: training of the first task.
         later: training of each later task.

@@ -1,6 +1,7 @@
 """Joint: train a new network on all data so far, for every task. The upper bound, and what it truly costs to keep.
 
-Carried: one backbone, a linear head, and every training sample met. It knows no byte budget: run it with `budget.policy: none`.
+Carried: one backbone, a linear head, and every training sample met. It knows no byte budget: run it with
+    `budget.policy: none`.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Joint(Strategy):
         room = ctx.room(self, self.state())
         if room is not None:
             raise BudgetExceeded(
-                f"joint keeps every sample and does not fit a budget ({room:,} bytes would be left before this task): it is the "
+                f"joint keeps every sample and does not fit a budget ({room:,} bytes would be left before this "
+                "task): it is the "
                 "upper bound the others are held against; run it with budget.policy=none"
             )
         if self.from_scratch:

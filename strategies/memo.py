@@ -1,10 +1,14 @@
-"""MEMO: one shared stack of general layers, and one specialised block per task (Zhou et al., "A Model or 603 Exemplars", ICLR 2023).
+"""MEMO: one shared stack of general layers, and one specialised block per task (Zhou et al., ICLR 2023).
 
-f(x) = [phi_s^1(g), ..., phi_s^b(g)] with g = phi_g(x); each task adds a copy of the newest block, which alone of the blocks trains.
-Where the paper and its released code disagree we follow the code, by which its tables were made: auxiliary label 0 is "old", the
-newest block is copied with its BatchNorm statistics, herding is greedy on normalised features.
+Da-Wei Zhou et al., "A Model or 603 Exemplars: Towards Memory-Efficient Class-Incremental Learning".
 
-Carried after b tasks: G + b S parameters and buffers, a head of 4 C (b d + 1) bytes, and the exemplars: item bytes + 1 label byte.
+f(x) = [phi_s^1(g), ..., phi_s^b(g)] with g = phi_g(x); each task adds a copy of the newest block, which alone of the
+blocks trains. Where the paper and its released code disagree we follow the code, by which its tables were made:
+auxiliary label 0 is "old", the newest block is copied with its BatchNorm statistics, herding is greedy on normalised
+features.
+
+Carried after b tasks: G + b S parameters and buffers, a head of 4 C (b d + 1) bytes, and the exemplars: item bytes +
+1 label byte.
 """
 
 from __future__ import annotations
@@ -34,8 +38,8 @@ class Memo(Strategy):
         backbone: name of a backbone; it is cut before its last group of layers (section 4.2).
         pretrained: start from published weights: true for timm's, or a safetensors file.
         specialized: how many of the last groups are specialised (1 in the paper; 2 is its MEMO-2).
-        train_base: whether phi_g goes on learning after the first task; "auto": yes up to 20 classes in the first task, where the
-            paper's sweep crosses.
+        train_base: whether phi_g goes on learning after the first task; "auto": yes up to 20 classes in the first
+            task, where the paper's sweep crosses.
         aux_weight: of the auxiliary loss (1 in the paper).
         zero_corner: start the old classes' weights on the new block's features at 0; the paper leaves them random.
         memory: how many exemplars, how chosen, how stored; without a number they fill the byte budget.

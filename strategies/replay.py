@@ -24,8 +24,8 @@ class Replay(Strategy):
         backbone: name of a backbone.
         pretrained: start from published weights: true for timm's, or a safetensors file.
         memory: how many exemplars, how chosen, how stored; without a number they fill the byte budget.
-        stored_per_step: draw that many exemplars beside each batch of new samples; null joins both sets and shuffles, as the
-            toolbox does.
+        stored_per_step: draw that many exemplars beside each batch of new samples; null joins both sets and shuffles,
+            as the toolbox does.
         first: training of the first task.
         later: training of each later task (70 epochs in the toolbox: fewer than the other methods).
     """

@@ -1,6 +1,7 @@
-"""WA: distillation weighted by the share of old classes, then new rows of the head aligned to the old (Zhao et al., CVPR 2020).
+"""WA: distillation by the share of old classes, then new rows of the head aligned to the old (Zhao et al., CVPR 2020).
 
-Carried: one backbone, a linear head, and the exemplars: item bytes + 1 label byte each. The teacher is the carried network itself,
+Carried: one backbone, a linear head, and the exemplars: item bytes + 1 label byte each. The teacher is the carried
+    network itself,
 copied when a task starts: +1 network while training, nothing carried.
 """
 

@@ -1,0 +1,1 @@
+"""Method-agnostic bricks: backbones, heads, exemplars, codecs, samples, augmentation."""

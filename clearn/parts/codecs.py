@@ -205,9 +205,7 @@ class ImageFile(VariableCodec):
 
     # Not torchvision.io: files of the same size, but importing it takes 1.3 s, Pillow 10 ms.
 
-    def __init__(
-        self, name: str, shape: tuple[int, ...], dtype: torch.dtype, kind: str, quality: int | None
-    ) -> None:
+    def __init__(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, kind: str, quality: int | None) -> None:
         super().__init__(name, shape, dtype)
         self.kind, self.lossless = kind.upper(), quality is None
         self.settings = {"lossless": True} if quality is None else {"quality": quality}
@@ -245,9 +243,7 @@ def codec(name: str, shape: Sequence[int], dtype: str) -> FixedCodec | VariableC
     kind, option = parse_codec(name)
     shape = tuple(shape)
     if dtype not in _DTYPES:
-        raise ConfigError(
-            f"inputs are {dtype!r}, but exemplars are stored as uint8 or float32: convert the inputs"
-        )
+        raise ConfigError(f"inputs are {dtype!r}, but exemplars are stored as uint8 or float32: convert the inputs")
     image = dtype == "uint8" and len(shape) == 3
     if kind in ("paper", "png", "webp", "jpeg") and not (image and shape[0] in (1, 3)):
         raise ConfigError(
@@ -320,8 +316,6 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
 
 def unpack_bits(packed: Tensor, bits: int, m: int) -> Tensor:
     """Undo `pack_bits` for m codes a row: (n, ceil(m * bits / 8)) uint8 to (n, m) uint8."""
-    flags = (packed[:, :, None] >> torch.arange(8, dtype=torch.uint8) & 1).reshape(
-        len(packed), packed.shape[1] * 8
-    )
+    flags = (packed[:, :, None] >> torch.arange(8, dtype=torch.uint8) & 1).reshape(len(packed), packed.shape[1] * 8)
     flags = flags[:, : m * bits].reshape(len(packed), m, bits)
     return (flags << torch.arange(bits, dtype=torch.uint8)).sum(2, dtype=torch.uint8)

@@ -72,9 +72,7 @@ class Memory:
         wrong = []
         for name, count in (("total", self.total), ("per_class", self.per_class)):
             if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 0):
-                wrong.append(
-                    f"memory.{name}={count!r} must be a whole number, 0 or more: it counts exemplars"
-                )
+                wrong.append(f"memory.{name}={count!r} must be a whole number, 0 or more: it counts exemplars")
         if self.total is not None and self.per_class is not None:
             wrong.append(
                 f"memory.total={self.total!r} and memory.per_class={self.per_class!r} are both given, but "
@@ -133,9 +131,7 @@ class Exemplars:
             ValueError: where items differ in size.
         """
         if self.item_bytes is None:
-            raise ValueError(
-                f"items of codec {self.codec.name!r} differ in size: use a fixed-size codec, or `nbytes`"
-            )
+            raise ValueError(f"items of codec {self.codec.name!r} differ in size: use a fixed-size codec, or `nbytes`")
         return self.item_bytes + label_dtype(n_classes).itemsize
 
     def groups(self) -> list[tuple[int, int]]:
@@ -216,9 +212,7 @@ class Exemplars:
         else:
             sizes = self._sizes(count, groups, n_classes)
             shelf = self._shelf.keep(_prefixes(old, sizes))
-            shelf = shelf.add(
-                [a.best(size) for a, size in zip(arrivals, sizes[len(old) :], strict=True) if size]
-            )
+            shelf = shelf.add([a.best(size) for a, size in zip(arrivals, sizes[len(old) :], strict=True) if size])
             self._weigh(shelf, n_classes, room, paper)
         self._shelf = shelf
         labels = torch.tensor([label for label, _ in groups], dtype=label_dtype(n_classes))
@@ -265,9 +259,7 @@ class Exemplars:
                 f"{n_classes}): n_classes counts all classes seen so far"
             )
 
-    def _arrivals(
-        self, new: Samples, features: Callable[[Samples], Tensor], rng: torch.Generator
-    ) -> list[_Arrival]:
+    def _arrivals(self, new: Samples, features: Callable[[Samples], Tensor], rng: torch.Generator) -> list[_Arrival]:
         """Sort new samples by class, each with its selection order, worked out only as far as asked."""
         arrivals = []
         for label in new.labels.unique(sorted=True).tolist():
@@ -355,9 +347,7 @@ def _herded(new: Samples, rows: Tensor, features: Callable[[Samples], Tensor]) -
     """Herd the rows of one class on normalised features, which are computed at the first pick."""
     found = features(new.take(rows))
     if found.ndim != 2 or len(found) != len(rows):
-        raise ValueError(
-            f"features has shape {tuple(found.shape)}, but must be ({len(rows)}, d): one row per sample"
-        )
+        raise ValueError(f"features has shape {tuple(found.shape)}, but must be ({len(rows)}, d): one row per sample")
     yield from herding(normalise(found))
 
 

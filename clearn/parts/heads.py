@@ -16,7 +16,7 @@ class Head(nn.Linear):
 
 
 def fresh_head(width: int, n_classes: int) -> Head:
-    """Make a linear head with W ~ U(-sqrt(3/width), sqrt(3/width)), so std 1/sqrt(width), and bias 0 (the reference's init)."""
+    """Make a linear head with W ~ U(-sqrt(3/width), sqrt(3/width)), std 1/sqrt(width), and bias 0, as the reference."""
     head = Head(width, n_classes)
     nn.init.kaiming_uniform_(head.weight, nonlinearity="linear")
     nn.init.zeros_(head.bias)
@@ -30,7 +30,8 @@ def grown_head(old: Head | None, width: int, n_classes: int, zero_corner: bool =
         old: (o, w) head with o <= n_classes and w <= width, or None.
         width: features of the new head.
         n_classes: rows of the new head.
-        zero_corner: start the old rows' weights on new columns at 0 instead of at random, so that old logits start where they were.
+        zero_corner: start the old rows' weights on new columns at 0 instead of at random, so that old logits start
+            where they were.
     """
     head = fresh_head(width, n_classes)
     if old is None:
@@ -75,7 +76,7 @@ def auxiliary_targets(targets: Tensor, n_old: int) -> Tensor:
 
 
 def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float = 2.0) -> Tensor:
-    """Cross-entropy of the student's softened answers against the teacher's, each sample; no T^2 factor, as the toolbox has it.
+    """Cross-entropy of the student's softened answers against the teacher's; no T^2 factor, as in the toolbox.
 
     Args:
         logits: (b, o) of the old classes.

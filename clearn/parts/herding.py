@@ -55,9 +55,7 @@ def herding(features: Tensor) -> Iterator[int]:
     thread: 0.11 s, and 2.1 s with the distances formed.
     """
     if not bool(features.isfinite().all()):
-        raise ValueError(
-            "features hold NaN or infinity, but herding needs finite ones: training may have diverged"
-        )
+        raise ValueError("features hold NaN or infinity, but herding needs finite ones: training may have diverged")
     if not len(features):
         return
     rows = features.detach().double()

@@ -6,9 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 
-def split_quota(
-    total: int, available: Sequence[int], remainder: Literal["spread", "floor"] = "spread"
-) -> list[int]:
+def split_quota(total: int, available: Sequence[int], remainder: Literal["spread", "floor"] = "spread") -> list[int]:
     """Share `total` slots between groups, none getting more than it can fill.
 
     Args:

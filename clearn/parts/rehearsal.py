@@ -1,4 +1,4 @@
-"""Exemplars as the rehearsal methods use them: kept after training, mixed into the next, read out by nearest class mean."""
+"""Exemplars as rehearsal methods use them: kept after training, mixed into the next, read out by nearest mean."""
 
 from __future__ import annotations
 
@@ -91,7 +91,10 @@ class Rehearsal:
         if self._means is None:
             stored, n_classes = self.samples(), len(learner.classes)
             held = embed(learner, features, stored).reshape(len(stored), queries.shape[1])
-            self._means = class_means(held, stored.labels, n_classes), torch.bincount(stored.labels, minlength=n_classes) > 0
+            self._means = (
+                class_means(held, stored.labels, n_classes),
+                torch.bincount(stored.labels, minlength=n_classes) > 0,
+            )
         means, present = (part.to(queries.device) for part in self._means)
         return nearest_mean_scores(queries, means, present)
 

@@ -134,9 +134,7 @@ class DatasetSamples(Samples):
 
     def __init__(self, dataset: Indexed, index: Tensor, labels: Tensor, workers: int = 0) -> None:
         if index.dtype != torch.int64 or index.ndim != 1:
-            raise TypeError(
-                f"index is {index.dtype} {tuple(index.shape)}, but must be int64 (n,): call .long()"
-            )
+            raise TypeError(f"index is {index.dtype} {tuple(index.shape)}, but must be int64 (n,): call .long()")
         if len(index) and (int(index.min()) < 0 or int(index.max()) >= len(dataset)):
             raise ValueError(
                 f"index runs from {int(index.min())} to {int(index.max())}, but must lie in [0, "
@@ -177,9 +175,7 @@ class DatasetSamples(Samples):
     @cached_property
     def _first(self) -> Tensor:
         if not len(self.dataset):
-            raise DataError(
-                "the data set is empty, so the shape of its items is unknown: check its folder and split"
-            )
+            raise DataError("the data set is empty, so the shape of its items is unknown: check its folder and split")
         return self._decode(int(self.index[0]) if len(self.index) else 0)
 
     def _decode(self, row: int) -> Tensor:
@@ -200,9 +196,7 @@ class _Concat(Samples):
 
     def __init__(self, parts: Sequence[Samples], index: Tensor) -> None:
         self.parts, self.index = tuple(parts), index
-        self.ends = torch.tensor([len(part) for part in parts]).cumsum(
-            0
-        )  # (parts,) row after each part's last
+        self.ends = torch.tensor([len(part) for part in parts]).cumsum(0)  # (parts,) row after each part's last
         self.labels = torch.cat([part.labels for part in parts])[index]
         self.workers = max(part.workers for part in parts)
 
@@ -253,9 +247,7 @@ def concat(parts: Sequence[Samples]) -> Samples:
         ValueError: without parts, or when shapes or dtypes differ.
     """
     if not parts:
-        raise ValueError(
-            "parts is empty, but concat needs at least one: the result has their shape and dtype"
-        )
+        raise ValueError("parts is empty, but concat needs at least one: the result has their shape and dtype")
     for part in parts[1:]:
         if (part.shape, part.dtype) != (parts[0].shape, parts[0].dtype):
             raise ValueError(
@@ -289,7 +281,5 @@ def _checked_labels(labels: Tensor, n: int) -> Tensor:
     if labels.dtype != torch.int64:
         raise TypeError(f"labels are {labels.dtype}, but must be torch.int64: call labels.long()")
     if labels.shape != (n,):
-        raise ValueError(
-            f"labels have shape {tuple(labels.shape)}, but must be ({n},): one label for each input"
-        )
+        raise ValueError(f"labels have shape {tuple(labels.shape)}, but must be ({n},): one label for each input")
     return labels

@@ -34,7 +34,9 @@ def test_the_method_of_the_tutorial_conforms(check, pixel_means: checks.Subject)
 
 def test_the_first_snippet_on_data_runs_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    snippet = blocks("data.md", "python")[0].replace('out="runs/mine"', 'out="runs/mine", first={"epochs": 1}, later={"epochs": 1}')
+    snippet = blocks("data.md", "python")[0].replace(
+        'out="runs/mine"', 'out="runs/mine", first={"epochs": 1}, later={"epochs": 1}'
+    )
     for _ in range(2):
         exec(compile(snippet, "data.md", "exec"), {})
     assert (tmp_path / "runs/mine/state/0002.safetensors").exists()

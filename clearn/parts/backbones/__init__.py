@@ -111,9 +111,7 @@ def blueprint(name: str, inputs: Inputs, pretrained: str | bool = False) -> Blue
             return Blueprint(name, width, builders)
     known = [known for known in BACKBONES if known != "timm/NAME"]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-    raise ConfigError(
-        f"no backbone '{name}'; did you mean '{near}'? There are {', '.join(known)}, and timm/NAME"
-    )
+    raise ConfigError(f"no backbone '{name}'; did you mean '{near}'? There are {', '.join(known)}, and timm/NAME")
 
 
 def _image(name: str, inputs: Inputs, least: int = 1) -> tuple[int, int, int]:
@@ -127,8 +125,7 @@ def _image(name: str, inputs: Inputs, least: int = 1) -> tuple[int, int, int]:
                 "(channels, height, width): take larger images or a smaller backbone"
             )
     raise ConfigError(
-        f"{name} needs images of shape (channels, height, width), got inputs of shape {inputs.shape}: "
-        "take backbone mlp"
+        f"{name} needs images of shape (channels, height, width), got inputs of shape {inputs.shape}: take backbone mlp"
     )
 
 

@@ -49,17 +49,15 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, channels, h, w) -> (b, out, ceil(h / stride), ceil(w / stride))."""
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        y = self.bn2(
-            self.conv2(y)
-        )  # in place below is safe: no backward pass reads the output of a norm or of a sum
+        y = self.bn2(self.conv2(y))  # in place below is safe: no backward pass reads the output of a norm or of a sum
         y += self.shortcut(x)
         return F.relu(y, inplace=True)
 
     def shortcut(self, x: Tensor) -> Tensor:
         """Option A of He et al. 2016: every `stride`-th pixel, zeros for channels that x does not have.
 
-        A pool over one pixel is the slice x[:, :, ::stride, ::stride], but its gradient keeps the layout of x; the slice's does not,
-        and each ReLU and norm below it then works on mixed layouts.
+        A pool over one pixel is the slice x[:, :, ::stride, ::stride], but its gradient keeps the layout of x; the
+        slice's does not, and each ReLU and norm below it then works on mixed layouts.
         """
         if self.stride > 1:
             x = F.avg_pool2d(x, 1, self.stride)

@@ -35,7 +35,7 @@ def stages(name: str, channels: int) -> tuple[Callable[[], nn.Module], ...]:
 def block(channels: int, out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     """Build (b, channels, h, w) -> (b, out, h', w') with h' = floor(ceil(h / stride) / 2)."""
     convolution = nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2)
-    # The published order is norm, ReLU, pool; the maximum of ReLUs is the ReLU of the maximum, on a quarter of the pixels.
+    # Published as norm, ReLU, pool; the maximum of ReLUs is the ReLU of the maximum, on a quarter of the pixels.
     return nn.Sequential(convolution, nn.BatchNorm2d(out), nn.MaxPool2d(2), nn.ReLU(inplace=True))
 
 

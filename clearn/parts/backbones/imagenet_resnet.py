@@ -42,8 +42,7 @@ def stages(
     arch, options = RECIPES[name]
     if pretrained is True and options:
         raise ConfigError(
-            f"{name} has no published weights, got pretrained=True: "
-            "give a .safetensors file, or take resnet18"
+            f"{name} has no published weights, got pretrained=True: give a .safetensors file, or take resnet18"
         )
     if pretrained:
         return pretrained_stages(arch, shape, pretrained, options)

@@ -29,14 +29,10 @@ class Normalise(nn.Module):
         super().__init__()
         mean, std = _per_channel("mean", inputs, 0.0), _per_channel("std", inputs, 1.0)
         if not bool((std > 0).all()):
-            raise ConfigError(
-                f"std must be above 0 in every channel, got {inputs.std}: mend the stream's inputs"
-            )
+            raise ConfigError(f"std must be above 0 in every channel, got {inputs.std}: mend the stream's inputs")
         full = 255.0 if inputs.dtype == "uint8" else 1.0
         self.untouched = inputs.dtype != "uint8" and not inputs.mean and not inputs.std
-        self.register_buffer(
-            "scale", (1 / (full * std)).float(), persistent=False
-        )  # (channels, 1, 1) or (d,)
+        self.register_buffer("scale", (1 / (full * std)).float(), persistent=False)  # (channels, 1, 1) or (d,)
         self.register_buffer("shift", (-mean / std).float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

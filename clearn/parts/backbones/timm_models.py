@@ -206,9 +206,7 @@ def check_name(arch: str) -> None:
     """
     if not timm.is_model(arch):
         near = difflib.get_close_matches(arch, timm.list_models(), n=1, cutoff=0.0)[0]
-        raise ConfigError(
-            f"timm has no model '{arch}'; did you mean 'timm/{near}'? timm.list_models() has them all"
-        )
+        raise ConfigError(f"timm has no model '{arch}'; did you mean 'timm/{near}'? timm.list_models() has them all")
 
 
 def _uncut(arch: str, why: str) -> ConfigError:

@@ -1,0 +1,64 @@
+"""Every shipped strategy keeps every promise of the conformance suite; the list of strategies is read from the folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from clearn import checks, plugins
+from clearn.folder import SCORES, RunFolder
+from clearn.options import RunnerOptions
+from clearn.stream import Stream
+from clearn.streams import datasets, domain_incremental
+
+torch.set_num_threads(1)
+
+NAMES = tuple(plugins.names("strategies"))
+SUBJECTS = [
+    *((name, ()) for name in NAMES),
+    ("replay", ("memory.codec=png", "stored_per_step=3")),
+    ("memo", ("backbone=resnet14", "train_base=false", "zero_corner=true", "memory.selection=random")),
+    ("icarl", ("loss=bce", "memory.codec=jpeg:75")),
+]
+
+
+def test_no_strategy_and_no_check_is_missing() -> None:
+    assert {"finetune", "joint", "replay", "icarl", "wa", "der_expand", "memo"} <= set(NAMES)
+    files = {path.stem for path in Path(plugins.ROOT, "strategies").glob("[!_]*.py")}
+    assert files <= set(NAMES)
+    assert len(checks.ALL) >= 14
+    assert all(check.__doc__ for check in checks.ALL)
+
+
+@pytest.mark.parametrize("check", checks.ALL, ids=lambda check: check.__name__)
+@pytest.mark.parametrize(("name", "options"), SUBJECTS, ids=lambda part: part if isinstance(part, str) else " ".join(part))
+def test_conforms(name: str, options: tuple[str, ...], check: Callable[[checks.Subject], None]) -> None:
+    check(checks.subject(name, options))
+
+
+@cache
+def domains() -> Stream:
+    """Four made-up classes in three domains: as they are, inverted, turned upside down."""
+    toy = checks.toy_stream(2, 2)
+    parts = [toy.task(index).train for index in range(2)]
+    inputs = torch.cat([part.fetch(torch.arange(len(part))) for part in parts])
+    labels = torch.cat([part.labels for part in parts])
+    data = datasets.from_arrays(inputs, labels, inputs, labels, layout="NCHW")
+    return domain_incremental.DomainIncremental(domain_incremental.transformed(data, ["identity", "invert", "rotate 180"]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_classes_that_come_back_in_another_domain_are_learned_weighed_and_rebuilt(name: str) -> None:
+    subject = checks.subject(name)
+    experiment = checks.experiment(subject, domains())
+    rebuilt = checks.trace(experiment)
+    kept = checks.trace(replace(experiment, runner=RunnerOptions(rebuild=False)))
+    checks.assert_same(rebuilt, kept, "with the rebuild", "without it", "something outside `state()` survives a task")
+    rows = RunFolder(rebuilt.path).rows(SCORES)
+    assert {(row["step"], row["task"]) for row in rows} == {(s, t) for s in (1, 2, 3) for t in range(1, s + 1)}
+    assert all(sorted(row["classes"]) == ["0", "1", "2", "3"] for row in rows)
