@@ -15,6 +15,7 @@ promised and what happened instead.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import inspect
 import json
@@ -166,8 +167,6 @@ def read_trace(path: Path) -> Trace:
 @cache
 def _scratch() -> str:
     holder = tempfile.TemporaryDirectory(prefix="clearn-checks-")
-    import atexit
-
     atexit.register(holder.cleanup)
     return holder.name
 
@@ -405,19 +404,31 @@ def audit(of: Subject) -> Trace:
     """
     path = Path(_scratch(), f"audit-{len(os.listdir(_scratch())):04d}")
     job = {"name": of.name, "reference": of.reference, "options": of.options, "path": str(path), "import": sys.path}
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", "from clearn.audit import main; main()"],
-        input=json.dumps(job),
-        capture_output=True,
-        text=True,
-        env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        check=False,
-    )
-    assert done.returncode == 0, (
-        f"a fresh process failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'silently'}"
-    )
+    forker = _forker()
+    assert forker.stdin is not None
+    assert forker.stdout is not None
+    forker.stdin.write(json.dumps(job) + "\n")
+    forker.stdin.flush()
+    answer = forker.stdout.readline()
+    if not answer:
+        _forker.cache_clear()
+    problem = json.loads(answer) if answer else "it ended without an answer"
+    assert problem is None, f"a fresh process failed: {problem}"
     return read_trace(path)
+
+
+@cache
+def _forker() -> subprocess.Popen[str]:
+    """The process that forks the fresh ones (see `clearn.audit`): started once, since importing torch takes seconds."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from clearn.audit import main; main()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    atexit.register(process.communicate)  # closes its input, by which it ends
+    return process
 
 
 def options_of(pairs: Mapping[str, Any]) -> str:

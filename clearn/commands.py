@@ -16,7 +16,7 @@ from clearn.errors import ConfigError, UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from clearn.experiment import Experiment
+    from clearn.experiment import Experiment, Prepared
 
 GRID = "grid.yaml"
 
@@ -116,7 +116,7 @@ def report(args: argparse.Namespace) -> int:
 def list_(args: argparse.Namespace) -> int:
     """Print names, each with one line on what it is."""
     from clearn import plugins
-    from clearn.config import shipped
+    from clearn.config import shipped, summary
     from clearn.parts.backbones.names import BACKBONES
     from clearn.streams import DATASETS, STREAMS
 
@@ -125,7 +125,7 @@ def list_(args: argparse.Namespace) -> int:
         "streams": STREAMS,
         "datasets": DATASETS,
         "backbones": BACKBONES,
-        "configs": dict.fromkeys(shipped(), ""),
+        "configs": {name: summary(name) for name in shipped()},
     }
     console = _console()
     for title, names in tables.items():
@@ -209,16 +209,16 @@ def _run_grid(source: str, overrides: Sequence[str], config: Mapping[str, Any], 
 
     console = _console()
     listed = list(cells(config["grid"]))
-    experiments = [_bound(_load_cell(source, [*overrides, *cell.overrides])) for cell in listed]
+    prepared = [_prepared(_load_cell(source, [*overrides, *cell.overrides])) for cell in listed]
     path.mkdir(parents=True, exist_ok=True)
     save({key: value for key, value in config.items() if key != "out"}, path / GRID)
     console.print(f"{len(listed)} runs into {path}", highlight=False)
     failed = 0
-    for number, (cell, experiment) in enumerate(zip(listed, experiments, strict=True), 1):
-        folder = path / f"{_slug(cell.label)}-{_digest(experiment)}"
+    for number, (cell, ready) in enumerate(zip(listed, prepared, strict=True), 1):
+        folder = path / f"{_slug(cell.label)}-{_digest(ready.config)}"
         console.print(f"[bold]{number}/{len(listed)}[/bold] {cell.label}", highlight=False)
         try:
-            code = _execute(experiment, folder, console)
+            code = _execute(ready.build(), folder, console)
         except UserError as error:
             console.print(f"  failed: {error}", highlight=False, markup=False)
             failed += 1
@@ -274,6 +274,12 @@ def _bound(config: Mapping[str, Any]) -> Experiment:
     return bind(config)
 
 
+def _prepared(config: Mapping[str, Any]) -> Prepared:
+    from clearn.experiment import prepare
+
+    return prepare(config)
+
+
 def _load_cell(source: str, overrides: Sequence[str]) -> Mapping[str, Any]:
     from clearn.config import load
 
@@ -285,13 +291,13 @@ def _load_cell(source: str, overrides: Sequence[str]) -> Mapping[str, Any]:
 
 def _default_folder(experiment: Experiment) -> Path:
     """runs/NAME-HASH: another config goes into another folder, the same one into the same."""
-    return Path("runs") / f"{_slug(experiment.title)}-{_digest(experiment)}"
+    return Path("runs") / f"{_slug(experiment.title)}-{_digest(experiment.config)}"
 
 
-def _digest(experiment: Experiment) -> str:
+def _digest(config: Mapping[str, Any]) -> str:
     import json
 
-    facts = {key: value for key, value in experiment.config.items() if key not in ("name", "out")}
+    facts = {key: value for key, value in config.items() if key not in ("name", "out")}
     return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -6,6 +6,7 @@ against signatures. A config names things and cannot run code: no tags, no resol
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,6 +48,7 @@ __all__ = [
     "raise_all",
     "save",
     "shipped",
+    "summary",
 ]
 
 
@@ -78,6 +80,14 @@ def shipped() -> list[str]:
     """Names of the configs that come with clearn, e.g. "class_incremental/memo", sorted."""
     folder = _folder()
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
+def summary(name: str) -> str:
+    """The first sentence of a shipped config's opening comment, after the line that shows its command."""
+    lines = (_folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    comment = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    words = " ".join(line.lstrip("# ") for line in comment if not line.startswith("# clearn "))
+    return words.partition(". ")[0].rstrip(".")
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Config:

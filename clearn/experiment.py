@@ -77,11 +77,33 @@ class Experiment:
 
 
 def bind(config: Mapping[str, Any]) -> Experiment:
-    """Make an experiment of a loaded config, reporting all its mistakes together.
+    """Make an experiment of a loaded config.
 
     Raises:
         ConfigError: every unknown, missing or ill-typed option.
         DataError: the stream's data cannot be had.
+    """
+    return prepare(config).build()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A config that was checked, before its data is read.
+
+    Attributes:
+        config: resolved, all defaults filled in.
+        build: reads the data and gives the experiment.
+    """
+
+    config: dict[str, Any]
+    build: Callable[[], Experiment]
+
+
+def prepare(config: Mapping[str, Any]) -> Prepared:
+    """Check a loaded config, reporting all its mistakes together.
+
+    Raises:
+        ConfigError: every unknown, missing or ill-typed option.
     """
     errors: list[Mistake] = []
     stream_section = dict(config.get("stream") or {})
@@ -100,8 +122,10 @@ def bind(config: Mapping[str, Any]) -> Experiment:
         errors.append(Mistake("", "stream.name", str(name), "but there is no such stream", known))
     settings = _settings(config, errors)
     raise_all(errors, getattr(config, "origins", {}))
-    assert factory is not None
-    return settings.on(factory(**options), {"name": name, **plain(options)}, config.get("name"))
+    make_stream = factory
+    assert make_stream is not None
+    resolved = settings.resolved({"name": name, **plain(options)}, config.get("name"))
+    return Prepared(resolved, lambda: settings.on(make_stream(**options), resolved))
 
 
 def on_stream(
@@ -118,7 +142,7 @@ def on_stream(
     sections = {"strategy": {"name": strategy, **options}, "budget": section, "trainer": trainer, "seed": seed}
     settings = _settings(sections, errors)
     raise_all(errors)
-    return settings.on(stream, plain(stream.about), None)
+    return settings.on(stream, settings.resolved(plain(stream.about), None))
 
 
 @dataclass(frozen=True)
@@ -133,24 +157,26 @@ class _Settings:
     runner: RunnerOptions
     seed: int
 
-    def on(self, stream: Stream, about: dict[str, Any], name: str | None) -> Experiment:
-        """Put a stream under these settings; `about` goes into the resolved config."""
-        trainer = _settled(self.trainer)
-        resolved = {
+    def resolved(self, stream: dict[str, Any], name: str | None) -> dict[str, Any]:
+        """The config with all defaults filled in; `stream` is its section of that name."""
+        return {
             "name": name or self.method,
-            "stream": about,
+            "stream": stream,
             "strategy": {"name": self.method, **plain(self.options)},
             "budget": plain(self.budget),
-            "trainer": plain(trainer),
+            "trainer": plain(self.trainer),
             "runner": plain(self.runner),
             "seed": self.seed,
         }
+
+    def on(self, stream: Stream, resolved: dict[str, Any]) -> Experiment:
+        """Put a stream under these settings."""
         return Experiment(
             stream=stream,
             make=lambda: self.cls(stream.inputs, **self.options),
             budget=_budget(self.budget, stream),
             seed=self.seed,
-            trainer=trainer,
+            trainer=self.trainer,
             runner=self.runner,
             config=resolved,
             title=resolved["name"],
@@ -178,7 +204,7 @@ def _settings(config: Mapping[str, Any], errors: list[Mistake]) -> _Settings:
         cls,
         options,
         build(BudgetOptions, config.get("budget") or {}, "budget", errors) or BudgetOptions(),
-        build(TrainerOptions, config.get("trainer") or {}, "trainer", errors) or TrainerOptions(),
+        _settled(build(TrainerOptions, config.get("trainer") or {}, "trainer", errors) or TrainerOptions()),
         build(RunnerOptions, config.get("runner") or {}, "runner", errors) or RunnerOptions(),
         coerce(config.get("seed", 0), int, "seed", errors),
     )

@@ -41,10 +41,18 @@ def score(
         start += len(inputs)
         for readout, scores in strategy.read(inputs.to(device)).items():
             hits.setdefault(readout, []).append(_hits(scores.float().cpu(), targets))
+    counts = {readout: _counts(torch.cat(parts), labels, owner, len(probes)) for readout, parts in hits.items()}
     return [
-        _row(strategy, probe, step, readout, torch.cat(parts)[owner == i], labels[owner == i])
+        {
+            "step": step,
+            "task": probe.task + 1,
+            "probe": probe.name,
+            "readout": readout,
+            "headline": readout == strategy.readout,
+            **counted[i],
+        }
         for i, probe in enumerate(probes)
-        for readout, parts in hits.items()
+        for readout, counted in counts.items()
     ]
 
 
@@ -54,20 +62,29 @@ def _hits(scores: Tensor, targets: Tensor) -> Tensor:
     return torch.stack([best[:, 0], best.any(1)], dim=1)
 
 
-def _row(strategy: Strategy, probe: Probe, step: int, readout: str, hits: Tensor, labels: Tensor) -> dict[str, Any]:
-    totals = torch.bincount(labels)
-    correct = torch.bincount(labels[hits[:, 0]], minlength=len(totals))
-    return {
-        "step": step,
-        "task": probe.task + 1,
-        "probe": probe.name,
-        "readout": readout,
-        "headline": readout == strategy.readout,
-        "correct": int(hits[:, 0].sum()),
-        "total": len(labels),
-        "classes": {str(c): [int(correct[c]), int(totals[c])] for c in totals.nonzero().flatten().tolist()},
-        "top5": int(hits[:, 1].sum()),
-    }
+def _counts(hits: Tensor, labels: Tensor, owner: Tensor, n_probes: int) -> list[dict[str, Any]]:
+    """The counts of every probe's row, in one pass: a loop over rows would look at every sample for each of them.
+
+    Args:
+        hits: (n, 2) bool, see `_hits`.
+        labels: (n,) int64.
+        owner: (n,) int64, ascending: which probe a sample belongs to.
+        n_probes: how many there are.
+    """
+    n_labels = int(labels.max()) + 1
+    pairs, place = torch.unique(owner * n_labels + labels, return_inverse=True)  # (p,) probe and class, ascending
+    totals, correct, top5 = (
+        torch.bincount(rows, minlength=len(pairs)).tolist() for rows in (place, place[hits[:, 0]], place[hits[:, 1]])
+    )
+    counted: list[dict[str, Any]] = [{"correct": 0, "total": 0, "classes": {}, "top5": 0} for _ in range(n_probes)]
+    for pair, total, right, near in zip(pairs.tolist(), totals, correct, top5, strict=True):
+        probe, label = divmod(pair, n_labels)
+        row = counted[probe]
+        row["correct"] += right
+        row["total"] += total
+        row["top5"] += near
+        row["classes"][str(label)] = [right, total]
+    return counted
 
 
 def _batches(parts: Sequence[Samples], size: int) -> Iterator[Tensor]:

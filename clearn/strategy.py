@@ -61,16 +61,18 @@ class Strategy(LightningModule):
         super().__init__()
         self.inputs = inputs
         self.seen: list[TaskInfo] = []
+        self._labels: set[int] = set()
         self.memory: Store | None = None
 
     @property
     def classes(self) -> list[int]:
         """Labels seen so far, ascending."""
-        return sorted({label for info in self.seen for label in info.classes})
+        return sorted(self._labels)
 
     def grow(self, info: TaskInfo) -> None:
         """Add the structure that a task needs; depends on `info`, earlier calls and the generator's seed alone."""
         self.seen.append(info)
+        self._labels.update(info.classes)
 
     def learn(self, task: Task, ctx: Context) -> None:
         """Learn one task; a method with more phases spells them out."""

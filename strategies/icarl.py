@@ -90,13 +90,8 @@ class ICarl(Strategy):
         return cross_entropy(self.net(inputs), targets, reduction="none")
 
     def read(self, inputs: Tensor) -> dict[str, Tensor]:
-        """Classifier and nearest mean of exemplars, from the same features."""
-        features = self.net.features(inputs)
-        assert self.net.head is not None
-        return {
-            "classifier": self.net.head(features),
-            "nme": self.memory.nearest(self, self.net.features, features),
-        }
+        """Classifier and nearest mean of exemplars."""
+        return self.memory.read(self, self.net.features, self.net.head, inputs)
 
 
 def bce_loss(logits: Tensor, targets: Tensor, old_logits: Tensor) -> Tensor:

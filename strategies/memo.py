@@ -129,9 +129,8 @@ class Memo(Strategy):
         return logits
 
     def read(self, inputs: Tensor) -> dict[str, Tensor]:
-        """Classifier and nearest mean of exemplars, from the same features."""
-        features = self.features(inputs)
-        return {"classifier": self._head(features), "nme": self.memory.nearest(self, self.features, features)}
+        """Classifier and nearest mean of exemplars."""
+        return self.memory.read(self, self.features, self.head, inputs)
 
     @property
     def _head(self) -> Head:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clearn.parts.exemplars import Exemplars, Memory
 from clearn.parts.herding import class_means, nearest_mean_scores
@@ -75,6 +75,19 @@ class Rehearsal:
             rng=ctx.rng("exemplars"),
             paper=ctx.paper,
         )
+
+    def read(self, learner: Strategy, features: Features, head: nn.Module | None, inputs: Tensor) -> dict[str, Tensor]:
+        """Both read-outs, the classifier and the nearest mean of exemplars, from the same features.
+
+        Args:
+            learner: its classes are the columns.
+            features: raw inputs -> (b, d).
+            head: (b, d) -> (b, C) logits.
+            inputs: (b, *shape) raw inputs.
+        """
+        assert head is not None, "grow first"
+        found = features(inputs)
+        return {"classifier": head(found), "nme": self.nearest(learner, features, found)}
 
     @torch.no_grad()
     def nearest(self, learner: Strategy, features: Features, queries: Tensor) -> Tensor:
