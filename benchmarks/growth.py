@@ -1,11 +1,11 @@
-"""What a training step costs as tasks go by: `replay` under a fixed byte budget stays flat, `memo` grows by one block a task.
+"""What a training step costs as tasks go by: `replay` in a fixed byte budget stays flat, `memo` grows by one block.
 
-Ten tasks of one class each, from Fashion-MNIST where it is found and from digits where it is not. Learners are trained as the runner
-does it and rebuilt from their frozen state after each task; a step's time is CPU time of the process inside `Context.fit`, the Trainer
-included, for 64 samples. For `memo` the growth is set against one more specialised block, measured alone: its forward pass and the
-gradient of its input, which is all that an old, frozen block does in training.
+Ten tasks of one class each, from Fashion-MNIST where it is found and from digits where it is not. Learners are trained
+as the runner does it and rebuilt from their frozen state after each task; a step's time is CPU time of the process
+inside `Context.fit`, the Trainer included, for 64 samples. For `memo` the growth is set against one more specialised
+block, measured alone: its forward pass and the gradient of its input, all that an old, frozen block does in training.
 
-    python benchmarks/growth.py        about two minutes on one core
+    python benchmarks/growth.py        about a minute and a half on one core
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from clearn.streams.class_incremental import build
 from strategies.memo import Memo
 from strategies.replay import Replay
 
-REPEATS, BATCH, BACKBONE, BUDGET_BYTES = 5, 64, "convnet2", 400_000
+REPEATS, BATCH, BACKBONE, BUDGET_BYTES = 3, 64, "convnet2", 400_000
 RECIPE = Recipe(epochs=1, lr=0.01, schedule="constant", batch_size=BATCH)
 CPU = torch.device("cpu")
 
@@ -118,7 +118,7 @@ def main() -> None:
         blocks.append(milliseconds_of_one_block(tasks.inputs))
     curves = {name: [median(task) for task in zip(*runs, strict=True)] for name, runs in found.items()}
     tables.show(
-        f"Milliseconds a training step of {BATCH} samples, {BACKBONE} on {tasks.about['data']}, median of {REPEATS} runs",
+        f"Milliseconds a step of {BATCH} samples, {BACKBONE} on {tasks.about['data']}, median of {REPEATS} runs",
         ["task", *curves],
         [[str(t + 1), *(f"{curve[t]:.1f}" for curve in curves.values())] for t in range(len(tasks))],
     )
@@ -135,7 +135,7 @@ def main() -> None:
                 "memo",
                 f"{slopes[1]:+.2f}",
                 f"{slopes[1] / block:.2f} of a block",
-                f"{block:.2f} ms: one block and its input gradient",
+                f"{block:.2f} ms, a block",
             ],
         ],
     )

@@ -83,6 +83,7 @@ def fork(args: argparse.Namespace) -> int:
             f"{target.path} already holds a run: change an option, or choose another folder with out=FOLDER"
         )
     target.create()
+    target.drop_after(0)  # of a fork that was killed before its config was written
     for step in range(1, args.after + 1):
         for path in (source.state_path(step), source.state_path(step).with_suffix(".safetensors.sha256")):
             if path.exists():

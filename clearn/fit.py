@@ -1,7 +1,8 @@
 """Training phases: the only place that builds a Lightning Trainer and its data.
 
-A phase is one fresh Trainer (about 10 ms) over a wrapper module that loops, with manual optimisation, over blocks of batches, so that
-Lightning's bookkeeping is paid once a block and not once a step. The block's size changes no bit of the weights.
+A phase is one fresh Trainer (about 10 ms) over a wrapper module that loops, with manual optimisation, over blocks of
+batches, so that Lightning's bookkeeping is paid once a block and not once a step. The block's size changes no bit of
+the weights.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Block:
 
     def __init__(
         self, batches: Iterable[tuple[Tensor, Tensor]], augment: Augment | None, rng: torch.Generator, cost: Cost
-    ):
+    ) -> None:
         self._batches = batches
         self._augment = augment
         self._rng = rng
@@ -172,7 +173,7 @@ class Phase(LightningModule):
             optimizer.zero_grad(set_to_none=True)
             backward(loss)
             optimizer.step()
-            torch.clear_autocast_cache()  # a block lies within one autocast: casts of the weights before this step are stale
+            torch.clear_autocast_cache()  # a block lies within one autocast: casts made before this step are stale
             running += loss.detach()
             self.steps += 1
             self.samples += len(targets)
@@ -268,7 +269,7 @@ def fit(
 class quiet(warnings.catch_warnings):
     """Silence what Lightning says of choices made here on purpose: no logger, no workers, blocks without a length."""
 
-    def __enter__(self) -> None:  # type: ignore[override]
+    def __enter__(self) -> None:
         super().__enter__()
         for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -285,8 +286,8 @@ class quiet(warnings.catch_warnings):
 def keep_freed_memory() -> None:
     """Have glibc keep freed blocks for the next step rather than hand them back to the kernel.
 
-    Activations of a few MB are mapped and unmapped at every step otherwise: 14 of 94 ms a step (ResNet14, batch 32, one thread)
-    were page faults. Does nothing on other platforms.
+    Activations of a few MB are mapped and unmapped at every step otherwise: 14 of 94 ms a step (ResNet14, batch 32, one
+    thread) were page faults. Does nothing on other platforms.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)

@@ -74,7 +74,8 @@ class ConsoleProgress(Progress):
             return
         self._shown = now
         rate = samples / max(now - self._phase_started, 1e-9)
-        self._show(f"epoch {epoch + 1}/{self._epochs} · {rate:,.0f} images/s")
+        done = min(samples / self._expected, 1.0)  # replayed samples may come on top of those announced
+        self._show(f"epoch {epoch + 1}/{self._epochs} · {done:.0%} of this training · {rate:,.0f} images/s")
 
     def boundary(self, accuracy: float | None, carried: int, limit: int | None) -> None:
         """A task is learned, weighed, written, rebuilt and scored."""

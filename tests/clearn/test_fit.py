@@ -90,7 +90,6 @@ def seen_by(ctx: Context, data: TensorSamples, recipe: Recipe, **options: Any) -
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_the_blocks_size_changes_no_bit(precision: str, context: MakeContext) -> None:
-    """Under mixed precision a block lies within one autocast, whose cache of weight casts goes stale with every step."""
     crops = Augment(crop=1, flip=True)
     trained = []
     for block in (1, 3, 16):
@@ -102,6 +101,22 @@ def test_the_blocks_size_changes_no_bit(precision: str, context: MakeContext) ->
         trained.append(net)
     assert same(trained[0], trained[1])
     assert same(trained[0], trained[2])
+
+
+def test_a_cast_of_weights_never_outlives_its_step(context: MakeContext) -> None:
+    """Lightning keeps autocast's cache of weight casts off; one that a method turns on must not go stale within a block either."""
+    trained = []
+    for block in (1, 16):
+        net = Net()
+
+        def loss(inputs: Tensor, targets: Tensor, net: Net = net) -> Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=True):
+                return net.losses(inputs, targets)
+
+        ctx = context(None, block=block, precision="bf16-mixed")
+        ctx.fit(net, images(), Recipe(epochs=2, lr=0.2, batch_size=4), loss=loss)
+        trained.append(net)
+    assert same(*trained)
 
 
 def test_mixed_precision_steps_see_the_weights_of_the_step_before(context: MakeContext) -> None:
@@ -386,7 +401,7 @@ def test_nothing_holds_the_trainer_afterwards(context: MakeContext) -> None:
         trainers.append(weakref.ref(learner.trainer))
         return learner.losses(inputs, targets)
 
-    context().fit(nn.ModuleList([learner, nn.Linear(2, 2)]), images(), Recipe(epochs=1, batch_size=8), loss=loss)
+    context().fit(learner, images(), Recipe(epochs=1, batch_size=8), loss=loss)
     assert learner._trainer is None
     gc.collect()
     assert [trainer() for trainer in trainers] == [None] * 6

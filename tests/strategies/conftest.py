@@ -1,0 +1,89 @@
+"""A context that keeps what a method asked for, so that its losses can be held against naive ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from clearn.checks import toy_stream
+from clearn.context import Context
+from clearn.ledger import Budget
+from clearn.options import TrainerOptions
+from clearn.parts.samples import Samples
+from clearn.progress import Progress
+from clearn.recipe import Recipe
+from clearn.strategy import Strategy
+from clearn.stream import Stream
+
+torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One call of `fit`."""
+
+    module: nn.Module
+    data: Samples
+    recipe: Recipe
+    loss: Callable[[Tensor, Tensor], Tensor]
+    options: dict[str, Any]
+
+
+class Spy(Context):
+    """Attributes: phases, each as asked for; before: called with the module before it is trained; train: whether it is."""
+
+    phases: list[Phase]
+    train: bool
+    before: Callable[[nn.Module], object] | None = None
+
+    def fit(self, module: nn.Module, data: Samples, recipe: Recipe | None = None, loss: Any = None, **options: Any) -> None:
+        """Keep what was asked for, and train if so wished."""
+        self.phases.append(Phase(module, data, recipe or Recipe(), loss or module.losses, options))
+        if self.before is not None:
+            self.before(module)
+        if self.train:
+            super().fit(module, data, recipe, loss, **options)
+
+
+@pytest.fixture
+def spy() -> Callable[..., Spy]:
+    """Make a context of a step: spy(stream, step, train=True, seed=0, **trainer options)."""
+
+    def make(stream: Stream, step: int, train: bool = True, seed: int = 0, **trainer: Any) -> Spy:
+        made = Spy(
+            seed=seed,
+            step=step,
+            trainer=TrainerOptions(accelerator="cpu", threads=1, **trainer),
+            device=torch.device("cpu"),
+            augment=stream.augment,
+            budget=Budget(),
+            planned=(),
+            progress=Progress(),
+        )
+        made.phases, made.train = [], train
+        return made
+
+    return make
+
+
+@pytest.fixture
+def learned(spy: Callable[..., Spy]) -> Callable[..., Spy]:
+    """Have a learner learn the first `tasks` tasks of a stream; give the last step's context.
+
+    learned(strategy, tasks, stream=..., train=True, first=0): tasks before `first` were learned earlier.
+    """
+
+    def learn(strategy: Strategy, tasks: int, stream: Stream | None = None, train: bool = True, first: int = 0) -> Spy:
+        stream = stream or toy_stream()
+        for index in range(first, tasks):
+            ctx = spy(stream, index, train)
+            torch.manual_seed(index)
+            strategy.learn(stream.task(index), ctx)
+        return ctx
+
+    return learn
