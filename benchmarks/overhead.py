@@ -82,13 +82,10 @@ class Case:
 GREY = Inputs((1, 28, 28), "uint8", (0.2860,), (0.3530,))
 COLOUR = Inputs((3, 32, 32), "uint8", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 CASES = (
-    Case(
-        "ResNet32, 3x32x32, crop and flip", "resnet32", COLOUR, 12 * BATCH, 1, 1.03, augment=Augment(crop=4, flip=True)
-    ),
+    Case("ResNet32, 3x32x32, crop and flip", "resnet32", COLOUR, 12 * BATCH, 1, 1.03, 9, Augment(crop=4, flip=True)),
     Case("ConvNet2, 1x28x28", "convnet2", GREY, 24 * BATCH, 1, 1.05, rounds=9),
-    Case(
-        "MLP 784-100-100-10", "mlp", GREY, 12000, 10, 1.25, rounds=15
-    ),  # as many images as two classes of Fashion-MNIST
+    # As many images as two classes of Fashion-MNIST have.
+    Case("MLP 784-100-100-10", "mlp", GREY, 12000, 10, 1.25, rounds=15),
     Case("replay: MLP, 128 new + 128 of 500", "mlp", GREY, 12000, 10, 1.3, rounds=15, stored=500),
 )
 

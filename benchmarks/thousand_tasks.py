@@ -44,24 +44,41 @@ RECIPE = Recipe(epochs=1, lr=0.01, schedule="constant", batch_size=BATCH)
 MEMORY = Memory(total=200, selection="random")
 
 
-class Resident(Progress):
-    """Takes the resident memory of the process at each boundary."""
+class Watch(Progress):
+    """Takes, task by task, CPU time of training, resident memory, and CPU time of a fixed piece of work.
+
+    The latter shows what the machine itself does meanwhile: other work, clock rates.
+    """
 
     def __init__(self) -> None:
-        self.bytes: list[int] = []
+        self.training: list[float] = []
+        self.resident: list[float] = []
+        self.control: list[float] = []
+        self._started = self._trained = 0.0
+
+    def phase(self, epochs: int, samples: int) -> None:
+        """Training starts; the Trainer is not made yet."""
+        self._started = time.process_time()
+
+    def tick(self, epoch: int, samples: int) -> None:
+        """Training went on."""
+        self._trained = time.process_time()
 
     def boundary(self, accuracy: float | None, carried: int, limit: int | None) -> None:
         """A task is done."""
+        self.training.append(1000 * (self._trained - self._started) / STEPS)
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-        self.bytes.append(4096 * pages)
+        self.resident.append(4096 * pages)
+        with torch.random.fork_rng():
+            self.control.append(milliseconds_of_a_head(10, repeats=9))
 
 
 @dataclass(frozen=True)
 class Found:
-    """What one run left: the ledger's figures and the resident bytes, task by task."""
+    """What one run left, task by task: the ledger's figures, and what was watched."""
 
     figures: list[dict[str, Any]]
-    resident: list[int]
+    watch: Watch
 
 
 def domains(n_tasks: int) -> Stream:
@@ -85,25 +102,25 @@ def watched(make: Callable[[], Strategy], stream: Stream) -> Found:
     experiment = Experiment(
         stream, make, trainer=TrainerOptions(accelerator="cpu", threads=1), config={"name": "thousand"}
     )
-    resident = Resident()
+    watch = Watch()
     with tempfile.TemporaryDirectory() as folder:
-        path = run(experiment, Path(folder, "run"), resident)
+        path = run(experiment, Path(folder, "run"), watch)
         figures = [row for row in RunFolder(path).rows(LEDGER) if row["kind"] == "figures"]
-    return Found(figures, resident.bytes)
+    return Found(figures, watch)
 
 
-def milliseconds_of_a_head(n_classes: int) -> float:
+def milliseconds_of_a_head(n_classes: int, repeats: int = 100) -> float:
     """A training step of a head alone, on as many features as a step of replay has."""
     head, features = Head(WIDTH, n_classes), torch.randn(2 * BATCH, WIDTH, requires_grad=True)
     targets = torch.zeros(2 * BATCH, dtype=torch.int64)
     optimizer, taken = RECIPE.optimizer_for(head.parameters()), []
-    for _ in range(100):
-        started = time.perf_counter()
+    for _ in range(repeats):
+        started = time.process_time()
         loss = cross_entropy(head(features), targets, reduction="none").mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        taken.append(1000 * (time.perf_counter() - started))
+        taken.append(1000 * (time.process_time() - started))
     return median(taken)
 
 
@@ -119,15 +136,14 @@ def report(title: str, found: Found) -> None:
     def part(*names: str) -> list[float]:
         return [1000 * sum(row["seconds"][name] for name in names) for row in found.figures]
 
-    steps = [row["optimizer_steps"] for row in found.figures]
-    training = [ms / n for ms, n in zip(part("data", "train"), steps, strict=True)]
     tables.show(
         f"{title}: medians of the first {tenth} and the last {tenth} of {len(found.figures)} tasks",
         ["", "first", "last", "ratio", "should be"],
         [
-            line("ms a training step (Trainer included)", training, "{:.2f}", "flat, but for the head"),
+            line("CPU ms of a fixed piece of work", found.watch.control, "{:.3f}", "flat, or the machine drifts"),
+            line("CPU ms a training step, Trainer included", found.watch.training, "{:.2f}", "flat, but for the head"),
             line("ms state file: freeze, weigh, write, sync", part("write"), "{:.2f}", "flat, but for the head"),
-            line("MB resident", [size / 1e6 for size in found.resident], "{:.0f}", "flat"),
+            line("MB resident", [size / 1e6 for size in found.watch.resident], "{:.0f}", "flat"),
             line("ms choosing exemplars, growing", part("select"), "{:.2f}", "flat, but for the head"),
             line("bytes carried", [row["delta"] for row in found.figures], "{:,.0f}", "flat, but for the head"),
             line("ms rebuild", part("rebuild"), "{:.2f}", "grows: regrown task by task"),

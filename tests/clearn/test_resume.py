@@ -163,8 +163,9 @@ def begin_or_go_on(path: Path, config: str) -> list[str]:
     return ["resume", str(path)] if (path / "config.yaml").exists() else ["run", config, f"out={path}"]
 
 
+@pytest.mark.parametrize("first", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_before_any_one_write_it_ends_the_same(
-    config: str, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+    first: int, config: str, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         calls = writes(patch, None)
@@ -172,7 +173,7 @@ def test_killed_before_any_one_write_it_ends_the_same(
     total = len(calls)
     assert total >= TASKS * 9, "a state, its checksum, two files of rows and the status, each synced"
     expected, rng = what_counts(undisturbed), random.Random(0)
-    for moment in range(total):
+    for moment in range(first, total, 3):
         path = Path(f"killed-{moment}")
         with monkeypatch.context() as patch, pytest.raises(Killed):
             calls = writes(patch, moment)
@@ -208,12 +209,12 @@ os._exit(0)
 Spawn = Callable[..., int]
 
 
-@pytest.fixture
-def spawn(config: str, tmp_path: Path) -> Iterator[Spawn]:
+@pytest.fixture(scope="module")
+def spawn(undisturbed: Path) -> Iterator[Spawn]:
     """Run a command in a process of its own, forked from one that has imported torch: spawn(words, meanwhile) -> status."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     pipe = subprocess.PIPE
-    zygote = subprocess.Popen([sys.executable, "-c", ZYGOTE], stdin=pipe, stdout=pipe, text=True, cwd=tmp_path, env=environment)
+    zygote = subprocess.Popen([sys.executable, "-c", ZYGOTE], stdin=pipe, stdout=pipe, text=True, cwd=undisturbed.parent, env=environment)
 
     assert zygote.stdin is not None
     assert zygote.stdout is not None
@@ -236,13 +237,16 @@ def kill(process: int) -> None:
         os.kill(process, signal.SIGKILL)
 
 
-def test_killed_again_and_again_at_random_moments_it_ends_the_same(config: str, undisturbed: Path, spawn: Spawn) -> None:
+def test_killed_again_and_again_at_random_moments_it_ends_the_same(
+    undisturbed: Path, spawn: Spawn, tmp_path: Path
+) -> None:
+    config = str(undisturbed.parent / "tiny.yaml")
     expected, rng, killed = what_counts(undisturbed), random.Random(1), 0
     started = time.monotonic()
-    assert spawn(["run", config, "out=timed"]) == 0
+    assert spawn(["run", config, f"out={tmp_path / 'timed'}"]) == 0
     whole = time.monotonic() - started
     for attempt in range(4):
-        path = Path(f"run-{attempt}")
+        path = tmp_path / f"run-{attempt}"
         for _ in range(4):
             delay = rng.uniform(0.0, 0.7 * whole)
 
@@ -258,10 +262,13 @@ def test_killed_again_and_again_at_random_moments_it_ends_the_same(config: str, 
     assert killed >= 8
 
 
-def test_killed_while_a_state_is_being_written_it_ends_the_same(config: str, undisturbed: Path, spawn: Spawn) -> None:
+def test_killed_while_a_state_is_being_written_it_ends_the_same(
+    undisturbed: Path, spawn: Spawn, tmp_path: Path
+) -> None:
+    config = str(undisturbed.parent / "tiny.yaml")
     expected, caught = what_counts(undisturbed), 0
     for attempt, name in enumerate(["0001.safetensors", "0002.safetensors", "0003.safetensors", "0002.safetensors.sha256"] * 2):
-        path = Path(f"run-{attempt}")
+        path = tmp_path / f"run-{attempt}"
 
         def at_the_write(process: int, part: Path = path / "state" / f"{name}.part") -> None:
             """Watch for the half-written file without a pause; it is there for a few milliseconds."""
