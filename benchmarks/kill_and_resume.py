@@ -3,10 +3,10 @@
     python benchmarks/kill_and_resume.py --kills 20
     python benchmarks/kill_and_resume.py --kills 20 --config quickstart strategy=icarl
 
-Every kill is SIGKILL to a process of its own, `python -m clearn.cli run` or `resume`. A third of them wait for a file to be written (a
-state, its checksum, score rows, ledger rows), the others fall anywhere from the process's start to the run's end. Whenever a run
-reaches its end, its state files, score rows and ledger bytes are compared with the undisturbed run's, bit for bit, and a new run is
-begun until all kills are spent. Exit code 1 on a difference.
+Every kill is SIGKILL to a process of its own, `python -m clearn.cli run` or `resume`. A third of them wait for a file
+to be written (a state, its checksum, score rows, ledger rows), half fall anywhere while it learns, the rest anywhere
+from the process's start. Whenever a run reaches its end, its state files, score rows and ledger bytes are compared with
+the undisturbed run's, bit for bit, and a new run is begun until all kills are spent. Exit code 1 on a difference.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -54,16 +55,18 @@ def experiment(args: argparse.Namespace, folder: Path, rng: random.Random) -> in
     """Kill, resume and compare until all kills are spent."""
     config = args.config or str(folder / "config.yaml")
     (folder / "config.yaml").write_text(CONFIG)
-    started = time.monotonic()
     expected_path = folder / "undisturbed"
-    status = start(begin(config, args.overrides, expected_path)).wait()
-    whole = time.monotonic() - started
+    process, started = start(begin(config, args.overrides, expected_path)), time.monotonic()
+    learning_began = learning(process, expected_path, None)
+    status = process.wait()
+    pace = Pace(time.monotonic() - started, time.monotonic() - learning_began)
     expected = outcome(expected_path)
     if status or not expected["states"]:
         print(f"the undisturbed run ended with exit code {status}: nothing to compare with")
         return 1
     print(
-        f"undisturbed: {len(expected['states']) // 2} tasks in {whole:.1f} s, {len(expected['scores'])} score rows",
+        f"undisturbed: {len(expected['states']) // 2} tasks in {pace.whole:.1f} s, {pace.learning:.1f} s of them "
+        f"learning; {len(expected['scores'])} score rows",
         flush=True,
     )
 
@@ -71,7 +74,7 @@ def experiment(args: argparse.Namespace, folder: Path, rng: random.Random) -> in
     path = folder / "run-0"
     while killed < args.kills:
         process = start(go_on(config, args.overrides, path))
-        moment = wait(process, path, whole, rng)
+        moment = wait(process, path, pace, rng)
         process.send_signal(signal.SIGKILL)
         if process.wait() == -signal.SIGKILL:
             killed += 1
@@ -108,19 +111,46 @@ def start(words: list[str]) -> subprocess.Popen[bytes]:
     )
 
 
-def wait(process: subprocess.Popen[bytes], path: Path, whole: float, rng: random.Random) -> str:
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of the undisturbed run: from the process's start, and from its first task's."""
+
+    whole: float
+    learning: float
+
+
+def wait(process: subprocess.Popen[bytes], path: Path, pace: Pace, rng: random.Random) -> str:
     """Let the process go on to some moment; say which."""
-    if rng.random() < 1 / 3:
+    kind = rng.choices(["write", "learning", "anywhere"], [2, 3, 1])[0]
+    began, before = time.monotonic(), identity(path / "status.json")
+    if kind == "write":
         what, reached = writing(path, rng)
-        until = time.monotonic() + 3 * whole
-        while not reached() and process.poll() is None and time.monotonic() < until:
+        while not reached() and process.poll() is None and time.monotonic() - began < 3 * pace.whole:
             pass  # without a pause: the file is there for a few milliseconds
         return f"at the sight of {what}"
-    seconds = rng.uniform(0, whole)
-    began = time.monotonic()
+    if kind == "learning":
+        began = learning(process, path, before)
+    seconds = rng.uniform(0, pace.learning if kind == "learning" else pace.whole)
     while time.monotonic() - began < seconds and process.poll() is None:
-        time.sleep(0.005)
-    return f"after {time.monotonic() - began:.2f} s, {place(path)}"
+        time.sleep(0.001)
+    since = "of learning" if kind == "learning" else "of its start"
+    return f"within {time.monotonic() - began:.2f} s {since}, {place(path)}"
+
+
+def learning(process: subprocess.Popen[bytes], path: Path, before: object) -> float:
+    """Wait until the process says that it begins a task; give the time."""
+    while identity(path / "status.json") == before and process.poll() is None:
+        time.sleep(0.001)
+    return time.monotonic()
+
+
+def identity(path: Path) -> object:
+    """What changes whenever a file is written anew; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def writing(path: Path, rng: random.Random) -> tuple[str, Callable[[], bool]]:
@@ -186,8 +216,8 @@ def compare(path: Path, expected: dict[str, list[str]], number: int) -> int:
     """Print whether a finished run is like the undisturbed one; give 1 if not."""
     found = outcome(path)
     wrong = [name for name in expected if found[name] != expected[name]]
-    same = f"{len(found['states'])} state files, {len(found['scores'])} score rows and {len(found['ledger'])} ledger rows are the same"
-    print(f"run {number}: " + (f"DIFFERENT {', '.join(wrong)}" if wrong else same), flush=True)
+    counts = ", ".join(f"{len(found[name])} {name}" for name in found)
+    print(f"run {number}: " + (f"DIFFERENT {', '.join(wrong)}" if wrong else f"the same ({counts})"), flush=True)
     return int(bool(wrong))
 
 

@@ -33,6 +33,7 @@ from clearn.parts.heads import Head
 from clearn.progress import Progress
 from clearn.recipe import Recipe
 from clearn.runner import run
+from clearn.state import write
 from clearn.strategy import Strategy
 from clearn.stream import Stream
 from clearn.streams import domain_incremental, from_arrays
@@ -45,15 +46,17 @@ MEMORY = Memory(total=200, selection="random")
 
 
 class Watch(Progress):
-    """Takes, task by task, CPU time of training, resident memory, and CPU time of a fixed piece of work.
+    """Takes, task by task, CPU time of training, resident memory, and the time of two fixed pieces of work.
 
-    The latter shows what the machine itself does meanwhile: other work, clock rates.
+    The latter show what the machine itself does meanwhile, its processor and its disk: other work falls on them too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.training: list[float] = []
         self.resident: list[float] = []
         self.control: list[float] = []
+        self.disk: list[float] = []
         self._started = self._trained = 0.0
 
     def phase(self, epochs: int, samples: int) -> None:
@@ -71,6 +74,10 @@ class Watch(Progress):
         self.resident.append(4096 * pages)
         with torch.random.fork_rng():
             self.control.append(milliseconds_of_a_head(10, repeats=9))
+        started = time.perf_counter()
+        for name in ("state", "checksum"):
+            write(self.folder / name, bytes(40_000))
+        self.disk.append(1000 * (time.perf_counter() - started))
 
 
 @dataclass(frozen=True)
@@ -102,8 +109,8 @@ def watched(make: Callable[[], Strategy], stream: Stream) -> Found:
     experiment = Experiment(
         stream, make, trainer=TrainerOptions(accelerator="cpu", threads=1), config={"name": "thousand"}
     )
-    watch = Watch()
     with tempfile.TemporaryDirectory() as folder:
+        watch = Watch(Path(folder))
         path = run(experiment, Path(folder, "run"), watch)
         figures = [row for row in RunFolder(path).rows(LEDGER) if row["kind"] == "figures"]
     return Found(figures, watch)
@@ -141,6 +148,7 @@ def report(title: str, found: Found) -> None:
         ["", "first", "last", "ratio", "should be"],
         [
             line("CPU ms of a fixed piece of work", found.watch.control, "{:.3f}", "flat, or the machine drifts"),
+            line("ms two small files, written and synced", found.watch.disk, "{:.2f}", "flat, or the disk drifts"),
             line("CPU ms a training step, Trainer included", found.watch.training, "{:.2f}", "flat, but for the head"),
             line("ms state file: freeze, weigh, write, sync", part("write"), "{:.2f}", "flat, but for the head"),
             line("MB resident", [size / 1e6 for size in found.watch.resident], "{:.0f}", "flat"),

@@ -1,7 +1,8 @@
 """A fresh process for each task: what `clearn.checks` uses to catch state that hides in globals, caches or files.
 
-One process imports the heavy libraries but no method, and forks for each task of each job that it is sent. A fork has an empty working,
-home and temporary folder, learns one task from the run folder, and ends; its folder is gone before the next begins.
+One process imports the heavy libraries but no method, and forks for each task of each job that it is sent. A fork has
+an empty working, home and temporary folder, learns one task from the run folder, and ends; its folder is gone before
+the next begins.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from clearn.binding import bind, build, coerce
-from clearn.errors import ConfigError
+from clearn.errors import ConfigError, UserError
 from clearn.layers import (
     NAMED,
     SCALARS,
@@ -129,6 +129,7 @@ def save(config: Mapping[str, Any], path: Path | str) -> None:
 
     Raises:
         ConfigError: if it would come back different, such as text that reads like an interpolation.
+        UserError: if it cannot be written.
         TypeError: if a value is not plain, e.g. a tensor.
     """
     from omegaconf import OmegaConf
@@ -142,6 +143,10 @@ def save(config: Mapping[str, Any], path: Path | str) -> None:
         if _canonical(load(str(temporary))) != _canonical(values):
             raise ConfigError(f"{path} would not load back as it was: spell short forms and sections out")
         os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; make room, or choose another folder with out=FOLDER"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

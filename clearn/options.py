@@ -74,8 +74,8 @@ def _check_amount(option: str, value: int | str | None) -> None:
 
 def _check_least(least: int, **values: object) -> None:
     for option, value in values.items():
-        if isinstance(value, int) and value < least:
-            raise ConfigError(f"{option}={value} must be at least {least}")
+        if isinstance(value, int) and not least <= value < 2**31:
+            raise ConfigError(f"{option}={value} must be at least {least} and below 2^31")
 
 
 @dataclass(frozen=True)

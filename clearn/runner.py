@@ -287,7 +287,9 @@ def _check_same(experiment: Experiment, folder: RunFolder) -> None:
     there = load(str(folder.path / CONFIG))
     mine = experiment.config
     differing = sorted(_flat(there).items() ^ _flat(mine).items())
-    keys = sorted({key for key, _ in differing if key not in ("out", "name")}, key=lambda key: (".name" not in key, key))
+    keys = sorted(
+        {key for key, _ in differing if key not in ("out", "name")}, key=lambda key: (".name" not in key, key)
+    )
     if keys:
         shown = ", ".join(f"{key} ({_flat(there).get(key)} there, {_flat(mine).get(key)} here)" for key in keys[:3])
         raise ConfigError(

@@ -16,7 +16,7 @@ MakeContext = Callable[..., "Context"]
 
 @pytest.fixture
 def context() -> MakeContext:
-    """Make a `Context` on the CPU: context(stream or None, step=0, seed=0, budget=..., planned=..., **trainer options)."""
+    """Make a `Context` on the CPU: context(stream, step=0, seed=0, budget=..., planned=..., **trainer options)."""
     import torch
 
     from clearn.context import Context

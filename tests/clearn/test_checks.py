@@ -1,7 +1,7 @@
-"""The conformance suite catches what hides: a zoo of cheaters, each caught by the check named, and an honest method that passes.
+"""The conformance suite catches what hides: a zoo of cheaters, each caught by the check named, and an honest method.
 
-Every cheater is a third party's module in a temporary folder; most keep the training samples of earlier tasks somewhere that is
-neither weighed nor budgeted, and train on them again.
+Every cheater is a third party's module in a temporary folder; most keep the training samples of earlier tasks somewhere
+that is neither weighed nor budgeted, and train on them again.
 """
 
 from __future__ import annotations
@@ -160,7 +160,8 @@ HOARDERS: dict[str, tuple[str, Callable[[checks.Subject], None], str]] = {
     ),
     "environment variable": (
         """
-        def recall(self, index): return unpack(bytes.fromhex(os.environ["KEPT"])) if index and "KEPT" in os.environ else None
+        def recall(self, index):
+            return unpack(bytes.fromhex(os.environ["KEPT"])) if index and "KEPT" in os.environ else None
         def hide(self, samples): os.environ["KEPT"] = pack(samples).hex()
         """,
         FRESH,
@@ -180,7 +181,8 @@ HOARDERS: dict[str, tuple[str, Callable[[checks.Subject], None], str]] = {
     ),
     "file in the working folder": (
         """
-        def recall(self, index): return torch.load("kept.pt", weights_only=False) if index and os.path.exists("kept.pt") else None
+        def recall(self, index):
+            return torch.load("kept.pt", weights_only=False) if index and os.path.exists("kept.pt") else None
         def hide(self, samples): torch.save(samples, "kept.pt")
         """,
         FRESH,
@@ -235,7 +237,7 @@ numbers = count()
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Make a module of the third party's and a subject of its class; every file that a cheater leaves lands in `tmp_path`."""
+    """Make a module of a third party's and a subject of its class; every file that a cheater leaves is in `tmp_path`."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -267,7 +269,9 @@ def promise_of(check: Callable[[checks.Subject], None]) -> str:
 
 
 @pytest.mark.parametrize("check", checks.ALL, ids=lambda check: check.__name__)
-def test_an_honest_method_of_a_third_party_passes(check: Callable[[checks.Subject], None], honest: checks.Subject) -> None:
+def test_an_honest_method_of_a_third_party_passes(
+    check: Callable[[checks.Subject], None], honest: checks.Subject
+) -> None:
     check(honest)
 
 
@@ -306,7 +310,7 @@ def test_a_hoarder_is_caught(name: str, write: Write, monkeypatch: pytest.Monkey
 
 
 def test_the_global_generators_carry_nothing(write: Write) -> None:
-    """The runner seeds the global generators before each task and puts them back after it: hiding there gains nothing."""
+    """The runner seeds the global generators before each task and puts them back after it: they hide nothing."""
     subject = write(GENERATOR, "Hoarder")
     REBUILD(subject)
     FRESH(subject)
@@ -484,7 +488,8 @@ def test_trained_weights_that_call_themselves_pretrained_are_refused(write: Writ
             checks.check_block_size_changes_nothing,
             """
             def losses(self, inputs, targets):
-                return super().losses(inputs, targets) * (1 + self.trainer.fit_loop.epoch_loop.batch_idx if self._trainer else 1)
+                block = self.trainer.fit_loop.epoch_loop.batch_idx if self._trainer else 0
+                return super().losses(inputs, targets) * (1 + block)
             """,
             "training depends on the engine's blocks",
         ),

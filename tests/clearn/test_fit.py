@@ -1,4 +1,4 @@
-"""A training phase is a plain loop over shuffled batches: same weights whatever the blocks, right modes, right rates, nothing left behind."""
+"""A training phase is a plain loop over shuffled batches, whatever the blocks; nothing of it is left behind."""
 
 from __future__ import annotations
 
@@ -66,6 +66,10 @@ class Point(nn.Module):
         return self.at.expand(len(targets))
 
 
+def flat(batches: list[list[int]]) -> list[int]:
+    return [label for batch in batches for label in batch]
+
+
 def same(one: nn.Module, other: nn.Module) -> bool:
     a, b = one.state_dict(), other.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
@@ -104,7 +108,7 @@ def test_the_blocks_size_changes_no_bit(precision: str, context: MakeContext) ->
 
 
 def test_a_cast_of_weights_never_outlives_its_step(context: MakeContext) -> None:
-    """Lightning keeps autocast's cache of weight casts off; one that a method turns on must not go stale within a block either."""
+    """Lightning keeps autocast's cache of casts off; one that a method turns on must not go stale within a block."""
     trained = []
     for block in (1, 16):
         net = Net()
@@ -240,7 +244,7 @@ def test_only_what_is_trainable_when_the_phase_starts_is_trained(context: MakeCo
 def test_every_sample_is_met_once_an_epoch_in_a_new_order(block: int, context: MakeContext) -> None:
     batches = seen_by(context(None, block=block), numbered(10), Recipe(epochs=3, batch_size=4))
     assert [len(batch) for batch in batches] == [4, 4, 2] * 3
-    epochs = [sum(batches[3 * e : 3 * e + 3], []) for e in range(3)]
+    epochs = [flat(batches[3 * e : 3 * e + 3]) for e in range(3)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
@@ -266,9 +270,9 @@ def test_stored_samples_join_every_batch(block: int, context: MakeContext) -> No
     new = [[label for label in batch if label < 100] for batch in batches]
     old = [[label for label in batch if label >= 100] for batch in batches]
     assert [len(batch) for batch in new] == [4, 4, 2] * 20
-    assert all(sorted(sum(new[i : i + 3], [])) == list(range(10)) for i in range(0, 60, 3))
+    assert all(sorted(flat(new[i : i + 3])) == list(range(10)) for i in range(0, 60, 3))
     assert {len(batch) for batch in old} == {3}
-    assert set(sum(old, [])) == set(range(100, 105))
+    assert set(flat(old)) == set(range(100, 105))
     assert any(len(set(batch)) < 3 for batch in old), "drawn with replacement"
     assert ctx.cost.samples == 20 * (10 + 9)
     assert batches == seen_by(context(), numbered(10), Recipe(epochs=20, batch_size=4), replay=(stored, 3))
@@ -366,7 +370,9 @@ def test_a_loss_that_is_not_finite_says_where_and_what_to_do(context: MakeContex
 
     with pytest.raises(Diverged) as caught:
         context().fit(net, images(), Recipe(epochs=5, lr=0.25, batch_size=8), loss=loss)
-    assert str(caught.value).startswith("the training loss became nan in epoch 2 of 5 (lr=0.25, sgd): choose a smaller lr")
+    assert str(caught.value).startswith(
+        "the training loss became nan in epoch 2 of 5 (lr=0.25, sgd): choose a smaller lr"
+    )
     assert len(calls) == 12, "it ends with the epoch, not with the phase"
 
 
@@ -378,7 +384,7 @@ def test_too_large_a_rate_diverges_and_is_told(context: MakeContext) -> None:
 def test_nothing_to_train_is_refused(context: MakeContext) -> None:
     with pytest.raises(ValueError, match="this task has 0 training samples; check the stream's split"):
         context().fit(Net(), images(0), Recipe())
-    with pytest.raises(ValueError, match="Net has no trainable parameter: set requires_grad before ctx.fit"):
+    with pytest.raises(ValueError, match="Net has no trainable parameter: set requires_grad before"):
         context().fit(Net().requires_grad_(False), images(), Recipe())
 
 

@@ -1,4 +1,4 @@
-"""The byte ledger: what is weighed is what is written, published counts come out exactly, and a budget is kept at every boundary."""
+"""The ledger: what is weighed is what is written, published counts come out exactly, a budget is kept at every task."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_pretrained_leaves_weigh_beside_the_budget() -> None:
 
 
 def test_weighing_takes_time_in_proportion_to_the_entries() -> None:
-    """Looking up each entry's category once went through all parameters: 80 seconds for what follows, and now a fraction of one."""
+    """Looking up a category once went through all parameters: 80 seconds for what follows, now a fraction of one."""
 
     class Many(Strategy):
         def __init__(self) -> None:
@@ -181,7 +181,11 @@ def test_published_exemplar_numbers_follow_from_our_networks(base: int, incremen
     row = next(row for row in published.aligned() if row.setting == setting)
     stream = cifar_shaped(base, increment)
     budget = Budget(row.budget_bytes, count="paper", policy="final")
-    for method, exemplars in ((ICarl, row.single_exemplars), (Memo, row.memo_exemplars), (DerExpand, row.der_exemplars)):
+    for method, exemplars in (
+        (ICarl, row.single_exemplars),
+        (Memo, row.memo_exemplars),
+        (DerExpand, row.der_exemplars),
+    ):
         plan = tuple(planned(lambda inputs, m=method: m(inputs, "resnet32"), budget, stream).plan())  # type: ignore[misc]
         assert quotas(budget, plan, stream) == [exemplars] * row.tasks, method.__name__
 
@@ -215,7 +219,11 @@ def test_the_growth_policy_adds_a_step_for_each_task() -> None:
     step = 1_411_152 + 50 * 3073  # a block and 50 images more; the head's growth comes out of the images
     found = quotas(Budget(first, "growth", step), memo_plan(), cifar_shaped())
     assert found[0] == 100
-    assert all(1 <= later - now <= 50 for now, later in zip(found, found[1:], strict=False) if now is not None and later is not None)
+    assert all(
+        1 <= later - now <= 50
+        for now, later in zip(found, found[1:], strict=False)
+        if now is not None and later is not None
+    )
 
 
 def test_a_limit_by_policy() -> None:
@@ -263,7 +271,7 @@ def test_a_model_over_its_budget_is_refused_before_anything_is_trained() -> None
 
 @pytest.mark.parametrize("codec", ["raw", "png", "kbit:4"])
 def test_memo_fills_every_boundary_to_less_than_an_item(codec: str, tmp_path: Path) -> None:
-    """Model grows, room shrinks: bytes stay below the budget by less than one item, and exemplars never grow in number."""
+    """Model grows, room shrinks: bytes stay below the budget by less than an item, exemplars never grow in number."""
     subject = checks.subject("memo", ["memory.total=null", f"memory.codec={codec}", "specialized=1"])
     bare = checks.experiment(subject).plan()[-1].carried
     budget = bare + 1500  # room for at most 7 raw items at the end; each task brings 24 samples
@@ -273,7 +281,9 @@ def test_memo_fills_every_boundary_to_less_than_an_item(codec: str, tmp_path: Pa
     all_samples = 2 * checks.PER_CLASS
     for row in figures:
         assert row["delta"] == budget - row["slack"] <= budget
-        stored = next(r["bytes"] for r in folder.rows(LEDGER) if r["step"] == row["step"] and r.get("category") == "exemplars")
+        stored = next(
+            r["bytes"] for r in folder.rows(LEDGER) if r["step"] == row["step"] and r.get("category") == "exemplars"
+        )
         largest = stored if row["exemplars"] == 0 else 3 * 8 * 8 + 150
         assert row["slack"] < largest or row["exemplars"] == all_samples * row["step"]
     kept = [row["exemplars"] for row in figures]

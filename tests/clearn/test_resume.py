@@ -99,7 +99,11 @@ def test_another_seed_gives_other_bytes(config: str, undisturbed: Path) -> None:
 
 def test_a_finished_run_is_gone_on_with_by_doing_nothing(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", config, "out=run"]) == 0
-    before = {name: data for name, data in every_file(Path("run")).items() if name.startswith("state/") or name.endswith("jsonl")}
+    before = {
+        name: data
+        for name, data in every_file(Path("run")).items()
+        if name.startswith("state/") or name.endswith("jsonl")
+    }
     capsys.readouterr()
     for command in (["resume", "run"], ["run", config, "out=run"]):
         assert cli.main(command) == 0
@@ -214,7 +218,9 @@ def spawn(undisturbed: Path) -> Iterator[Spawn]:
     """Run a command in a process of its own, forked from one that has imported torch: spawn(words, meanwhile) -> status."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     pipe = subprocess.PIPE
-    zygote = subprocess.Popen([sys.executable, "-c", ZYGOTE], stdin=pipe, stdout=pipe, text=True, cwd=undisturbed.parent, env=environment)
+    zygote = subprocess.Popen(
+        [sys.executable, "-c", ZYGOTE], stdin=pipe, stdout=pipe, text=True, cwd=undisturbed.parent, env=environment
+    )
 
     assert zygote.stdin is not None
     assert zygote.stdout is not None
@@ -267,7 +273,9 @@ def test_killed_while_a_state_is_being_written_it_ends_the_same(
 ) -> None:
     config = str(undisturbed.parent / "tiny.yaml")
     expected, caught = what_counts(undisturbed), 0
-    for attempt, name in enumerate(["0001.safetensors", "0002.safetensors", "0003.safetensors", "0002.safetensors.sha256"] * 2):
+    for attempt, name in enumerate(
+        ["0001.safetensors", "0002.safetensors", "0003.safetensors", "0002.safetensors.sha256"] * 2
+    ):
         path = tmp_path / f"run-{attempt}"
 
         def at_the_write(process: int, part: Path = path / "state" / f"{name}.part") -> None:
@@ -308,7 +316,11 @@ def test_ctrl_c_says_how_to_go_on(config: str, undisturbed: Path, tmp_path: Path
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_within_a_task_and_the_handlers_are_put_back(
-    number: signal.Signals, config: str, undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    number: signal.Signals,
+    config: str,
+    undisturbed: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from clearn import runner
 
@@ -404,7 +416,12 @@ def test_a_folder_without_a_config_is_no_run(config: str, capsys: pytest.Capture
 def test_another_configs_folder_is_refused_and_left_alone(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     damaged_run(config, "run")
     before = every_file(Path("run"))
-    for change, key in (("seed=7", "seed"), ("budget=1MiB", "budget.bytes"), ("strategy=icarl", "strategy.name"), ("stream.order_seed=3", "order_seed")):
+    for change, key in (
+        ("seed=7", "seed"),
+        ("budget=1MiB", "budget.bytes"),
+        ("strategy=icarl", "strategy.name"),
+        ("stream.order_seed=3", "order_seed"),
+    ):
         capsys.readouterr()
         assert cli.main(["run", config, "out=run", change]) == 2
         said = capsys.readouterr().err
@@ -464,7 +481,10 @@ def test_a_fork_with_nothing_changed_ends_the_same(config: str, undisturbed: Pat
     [
         (["--after", "0"], "--after 0 must lie in [1, 3]"),
         (["--after", "4"], "--after 4 must lie in [1, 3]"),
-        (["--after", "1", "stream.increment=[3, 4, 3]"], "the changed stream differs from run within the first 1 tasks"),
+        (
+            ["--after", "1", "stream.increment=[3, 4, 3]"],
+            "the changed stream differs from run within the first 1 tasks",
+        ),
         (["--after", "1", "out=run"], "run already holds a run"),
         (["--after", "1", "strategy=icarl"], "does not fit ICarl after 1 tasks"),
     ],
@@ -494,7 +514,9 @@ def test_a_fork_from_a_damaged_state_is_refused(config: str, capsys: pytest.Capt
         folder.read_state(2)
 
 
-def test_a_fork_that_was_killed_can_be_made_again(config: str, undisturbed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_that_was_killed_can_be_made_again(
+    config: str, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     damaged_run(config, "run")
     command = ["fork", "run", "--after", "2", "out=branch"]
     expected, moment = what_counts(undisturbed), 0

@@ -68,9 +68,14 @@ def test_a_scope_within_a_scope_moves_no_draw_of_the_outer() -> None:
 
 def test_a_scope_that_fails_puts_the_generators_back() -> None:
     before = torch.get_rng_state(), random.getstate()
-    with pytest.raises(KeyError), seeds.scope(0, 0, "x"):
-        draws()
-        raise KeyError
+
+    def failing() -> None:
+        with seeds.scope(0, 0, "x"):
+            draws()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        failing()
     assert torch.equal(torch.get_rng_state(), before[0])
     assert random.getstate() == before[1]
 

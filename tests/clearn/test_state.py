@@ -1,4 +1,4 @@
-"""The carried state: copied out whole, refused where it cannot be weighed, written so that the same state is the same bytes."""
+"""The carried state: copied out whole, refused where it cannot be weighed, the same bytes for the same state."""
 
 from __future__ import annotations
 

@@ -35,13 +35,15 @@ class Phase:
 
 
 class Spy(Context):
-    """Attributes: phases, each as asked for; before: called with the module before it is trained; train: whether it is."""
+    """Attributes: phases, as asked for; before: called with the module before it is trained; train: whether it is."""
 
     phases: list[Phase]
     train: bool
     before: Callable[[nn.Module], object] | None = None
 
-    def fit(self, module: nn.Module, data: Samples, recipe: Recipe | None = None, loss: Any = None, **options: Any) -> None:
+    def fit(
+        self, module: nn.Module, data: Samples, recipe: Recipe | None = None, loss: Any = None, **options: Any
+    ) -> None:
         """Keep what was asked for, and train if so wished."""
         self.phases.append(Phase(module, data, recipe or Recipe(), loss or module.losses, options))
         if self.before is not None:

@@ -1,4 +1,4 @@
-"""Every shipped strategy keeps every promise of the conformance suite; the list of strategies is read from the folder."""
+"""Every shipped strategy keeps every promise of the conformance suite; the folder says which strategies there are."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def test_no_strategy_and_no_check_is_missing() -> None:
 
 
 @pytest.mark.parametrize("check", checks.ALL, ids=lambda check: check.__name__)
-@pytest.mark.parametrize(("name", "options"), SUBJECTS, ids=lambda part: part if isinstance(part, str) else " ".join(part))
+@pytest.mark.parametrize(
+    ("name", "options"), SUBJECTS, ids=lambda part: part if isinstance(part, str) else " ".join(part)
+)
 def test_conforms(name: str, options: tuple[str, ...], check: Callable[[checks.Subject], None]) -> None:
     check(checks.subject(name, options))
 
@@ -49,7 +51,9 @@ def domains() -> Stream:
     inputs = torch.cat([part.fetch(torch.arange(len(part))) for part in parts])
     labels = torch.cat([part.labels for part in parts])
     data = datasets.from_arrays(inputs, labels, inputs, labels, layout="NCHW")
-    return domain_incremental.DomainIncremental(domain_incremental.transformed(data, ["identity", "invert", "rotate 180"]))
+    return domain_incremental.DomainIncremental(
+        domain_incremental.transformed(data, ["identity", "invert", "rotate 180"])
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -73,7 +73,9 @@ def test_old_backbones_are_bit_equal_after_training_with_their_statistics(learne
     learned(net, 3, first=2)
     for old in range(2):
         assert hashes(net.backbones[old]) == hashes(before.backbones[old])
-    assert all(a != b for a, b in zip(hashes(net.backbones[2]).values(), hashes(before.backbones[1]).values(), strict=True))
+    assert all(
+        a != b for a, b in zip(hashes(net.backbones[2]).values(), hashes(before.backbones[1]).values(), strict=True)
+    )
     with torch.no_grad():
         assert torch.equal(net.eval().features(inputs)[:, : 2 * net.plan.width], before.features(inputs))
 
@@ -124,7 +126,11 @@ def test_new_rows_are_aligned_once_a_task_from_the_second(learned: Learned) -> N
 
 def test_defaults_are_the_papers() -> None:
     net = DerExpand(INPUTS)
-    assert net.first == FIRST_TASK == Recipe(epochs=200, lr=0.1, milestones=(60, 120, 170), weight_decay=5e-4, batch_size=128)
+    assert (
+        net.first
+        == FIRST_TASK
+        == Recipe(epochs=200, lr=0.1, milestones=(60, 120, 170), weight_decay=5e-4, batch_size=128)
+    )
     assert (net.later.epochs, net.later.milestones, net.later.weight_decay) == (170, (80, 120, 150), 2e-4)
     assert net.aux_weight == 1.0
 

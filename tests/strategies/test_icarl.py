@@ -27,7 +27,9 @@ INPUTS = Inputs((3, 8, 8))
 
 def icarl(**options: Any) -> ICarl:
     torch.manual_seed(0)
-    return ICarl(INPUTS, "convnet2", memory=options.pop("memory", Memory(total=12)), first=BRIEF, later=BRIEF, **options)
+    return ICarl(
+        INPUTS, "convnet2", memory=options.pop("memory", Memory(total=12)), first=BRIEF, later=BRIEF, **options
+    )
 
 
 def a_batch(n: int = 16, classes: int = 4) -> tuple[Tensor, Tensor]:
@@ -97,7 +99,10 @@ def test_the_sigmoid_form_sample_by_sample(learned: Learned) -> None:
         for i, target in enumerate(targets.tolist()):
             wanted = [sigmoid(value) for value in old[i]] + [float(target == c) for c in (2, 3)]
             expected.append(
-                -sum(w * math.log(sigmoid(v)) + (1 - w) * math.log(1 - sigmoid(v)) for w, v in zip(wanted, z[i], strict=True))
+                -sum(
+                    w * math.log(sigmoid(v)) + (1 - w) * math.log(1 - sigmoid(v))
+                    for w, v in zip(wanted, z[i], strict=True)
+                )
             )
         assert phase.loss(inputs, targets).tolist() == pytest.approx(expected, rel=1e-5)
 

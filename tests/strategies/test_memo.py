@@ -1,4 +1,4 @@
-"""MEMO: counts, what is copied, frozen and trained at each task, its losses by hand, and its limits (DER, plain training)."""
+"""MEMO: counts; what is copied, frozen and trained at each task; losses by hand; its limits (DER, plain training)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replay: new and stored samples in one shuffle, or so many stored ones beside every batch; exemplars in herding order."""
+"""Replay: new and stored samples in one shuffle, or some stored ones beside every batch; exemplars by herding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WA: the share of old classes weighs distillation against cross-entropy, then new rows are scaled to the old ones' norm."""
+"""WA: the share of old classes weighs distillation against cross-entropy; new rows are scaled to the old norm."""
 
 from __future__ import annotations
 
