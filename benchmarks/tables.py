@@ -1,4 +1,4 @@
-"""What the benchmarks share: a table for people, and medians."""
+"""The table that every benchmark prints."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ def show(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
     """Print a table whose first column is text and whose other columns are numbers."""
     widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
     print(f"\n{title}")
-    for row in (heads, ["-" * width for width in widths], *rows):
-        print(
-            "  ".join(
-                word.ljust(width) if i == 0 else word.rjust(width)
-                for i, (word, width) in enumerate(zip(row, widths, strict=True))
-            )
-        )
+    for first, *others in (heads, ["-" * width for width in widths], *rows):
+        numbers = (word.rjust(width) for word, width in zip(others, widths[1:], strict=True))
+        print("  ".join([first.ljust(widths[0]), *numbers]))
     print(flush=True)

@@ -6,7 +6,7 @@ grows by a row a task; what a head of that size costs is measured alone and set 
 probes, and rebuilding regrows task by task: both grow with the number of tasks, by design, and are reported apart.
 
     python benchmarks/thousand_tasks.py            about five minutes on one core
-    python benchmarks/thousand_tasks.py 200        fewer tasks
+    python benchmarks/thousand_tasks.py 200        fewer tasks, 30 at least
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def main() -> None:
     report("finetune, domains", watched(partial(Finetune, same.inputs, **options), same))
     report("replay, domains", watched(partial(Replay, same.inputs, **replaying), same))
     report("replay, classes", watched(partial(Replay, new.inputs, **replaying), new))
-    sizes = len(new) // 20, len(new) - len(new) // 20
+    sizes = max(1, len(new) // 20), len(new) - len(new) // 20
     head = " and ".join(f"{milliseconds_of_a_head(size):.2f} ms with {size} rows" for size in sizes)
     print(f"A step of the head alone, of the steps in classes: {head}.")
 

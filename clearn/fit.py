@@ -150,8 +150,7 @@ class Phase(LightningModule):
         return self.recipe.optimizer_for([p for p in self.module.parameters() if p.requires_grad])
 
     def on_fit_start(self) -> None:
-        """Set modes here: Lightning leaves a module in evaluation mode between fits, and BatchNorm then trains "
-        "wrong."""
+        """Set modes here: Lightning leaves a module in evaluation mode between fits; BatchNorm then trains wrong."""
         self.module.train()
         self.beside.eval()
 
@@ -164,14 +163,13 @@ class Phase(LightningModule):
     def training_step(self, block: Block, _: int) -> None:
         """Step once for each batch of a block."""
         optimizer, running = self._optimizer(), self.running
-        # Lightning's hooks around the backward pass cost 40 us a step; only the loss scaling of float16 needs them.
-        backward = self.manual_backward if self.trainer.precision == "16-mixed" else Tensor.backward
+        # Lightning's hooks around the backward pass would cost 40 us a step; only float16 needs its loss scaling.
         for inputs, targets in block:
             loss = self.loss(inputs, targets)
             if loss.ndim:
                 loss = loss.mean()
             optimizer.zero_grad(set_to_none=True)
-            backward(loss)
+            loss.backward()
             optimizer.step()
             torch.clear_autocast_cache()  # a block lies within one autocast: casts made before this step are stale
             running += loss.detach()

@@ -15,7 +15,7 @@ from clearn.errors import ConfigError
 from clearn.mistakes import nearest, show
 
 UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
+PRECISIONS = ("32-true", "bf16-mixed")  # what is carried is float32 in both; float16 would need loss scaling
 _AMOUNT = re.compile(r"\s*([+-]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][+-]?\d{1,2})?)\s*([A-Za-z]*)\s*")
 _COUNT = re.compile(r"\d{1,15}x")
 
@@ -142,7 +142,7 @@ class TrainerOptions:
     Attributes:
         accelerator: auto takes a GPU where there is one.
         devices: how many processes train together, 1 or more.
-        precision: as Lightning names it.
+        precision: 32-true, or bf16-mixed: forward and backward passes in bfloat16, weights and heads in float32.
         threads: of torch on the CPU, 1 or more; auto leaves torch's choice.
         eval_batch: samples per batch when scoring.
         block: batches that one call of `training_step` loops over; more is faster, the weights stay the same.
@@ -159,7 +159,7 @@ class TrainerOptions:
         _check_least(1, devices=self.devices, threads=self.threads, eval_batch=self.eval_batch, block=self.block)
         if self.precision not in PRECISIONS:
             hint = nearest(self.precision, PRECISIONS) or f"it is one of {', '.join(PRECISIONS)}"
-            raise ConfigError(f"precision={self.precision!r} is not one that Lightning has: {hint}")
+            raise ConfigError(f"precision={self.precision!r} is not supported: {hint}")
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-_MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Run forward passes as Lightning does under this precision; heads and distances are float32 all the same.
@@ -16,6 +14,4 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
         precision: as in section `trainer`, e.g. "32-true" or "bf16-mixed".
         device: where the networks are.
     """
-    if precision not in _MIXED:
-        return nullcontext()
-    return torch.autocast(device.type, dtype=_MIXED[precision])
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16-mixed" else nullcontext()

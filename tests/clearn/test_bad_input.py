@@ -365,9 +365,10 @@ def test_a_cell_that_fails_does_not_hide_the_others(here: Path, capsys: pytest.C
 
 
 VALUES: list[Any] = [
-    None, True, False, 0, 1, -1, 3, 10**18, -(10**30), 0.5, -0.1, 1e300, float("inf"), float("nan"), "", "x", "memo", "null",
-    "12", "1e-3", "10MiB", "5x", "every", "${seed}", "${", "???", "a.b", "../..", "/etc/passwd", "\u0000", "ä" * 50, [], [1], [2, 3, 5],
-    ["a"], [[1]], {}, {"a": 1}, {"name": "replay"}, {"total": 5}, {"epochs": 0}, {1: 2}, "2001-01-01",
+    None, True, False, 0, 1, -1, 3, 10**18, -(10**30), 0.5, -0.1, 1e300, float("inf"), float("nan"),
+    "", "x", "memo", "null", "12", "1e-3", "10MiB", "5x", "every", "${seed}", "${", "???", "a.b", "../..",
+    "/etc/passwd", "\u0000", "ä" * 50, "2001-01-01", [], [1], [2, 3, 5], ["a"], [[1]],
+    {}, {"a": 1}, {"name": "replay"}, {"total": 5}, {"epochs": 0}, {1: 2},
 ]  # fmt: skip
 
 
@@ -380,7 +381,7 @@ def places(tree: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 def mutated(rng: random.Random) -> dict[str, Any]:
     """The config with one to three changes: a value replaced, an option removed, renamed, added or moved."""
-    config: dict[str, Any] = yaml.safe_load(yaml.safe_dump(CONFIG))
+    config: dict[Any, Any] = yaml.safe_load(yaml.safe_dump(CONFIG))
     for _ in range(rng.randint(1, 3)):
         *path, last = rng.choice(places(config))
         around = config

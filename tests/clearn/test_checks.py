@@ -237,7 +237,7 @@ numbers = count()
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Make a module of a third party's and a subject of its class; every file that a cheater leaves is in `tmp_path`."""
+    """Make a module of a third party's and a subject of its class; whatever a cheater leaves is in `tmp_path`."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -589,11 +589,15 @@ def test_the_ledger_check_does_not_take_the_ledgers_word(write: Write, monkeypat
     assert "step 1: rows" in caught(checks.check_ledger_equals_file, write("pass"))
 
 
+def audited(subject: checks.Subject) -> None:
+    checks.audit(subject)
+
+
 def test_a_process_that_dies_is_a_failed_check_and_the_next_one_runs(write: Write) -> None:
     killed = write("def learn(self, task, ctx): os.kill(os.getpid(), 9)")
-    assert "a fresh process failed: it ended with status 9" in caught(lambda subject: checks.audit(subject), killed)  # type: ignore[arg-type, return-value]
+    assert "a fresh process failed: it ended with status 9" in caught(audited, killed)
     loud = write("def learn(self, task, ctx):\n    print('noise'); raise RuntimeError('so it goes')")
-    assert "a fresh process failed: RuntimeError: so it goes" in caught(lambda subject: checks.audit(subject), loud)  # type: ignore[arg-type, return-value]
+    assert "a fresh process failed: RuntimeError: so it goes" in caught(audited, loud)
     assert len(checks.audit(write("pass")).hashes) == checks.N_TASKS
 
 

@@ -49,7 +49,7 @@ class Net(nn.Module):
         self.head = nn.Linear(16, 3)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.head(self.body(inputs.float() / 255))  # type: ignore[no-any-return]
+        return self.head(self.body(inputs.float() / 255))
 
     def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
         return CROSS_ENTROPY(self(inputs), targets, reduction="none")
@@ -171,7 +171,7 @@ def test_a_fit_is_a_plain_loop_bit_for_bit(recipe: Recipe, context: MakeContext)
 
 @pytest.mark.parametrize("left", [True, False])
 def test_training_starts_in_training_mode_however_the_module_was_left(left: bool, context: MakeContext) -> None:
-    net, modes = Net(), set()
+    net, modes = Net(), set[bool]()
 
     def loss(inputs: Tensor, targets: Tensor) -> Tensor:
         modes.update(module.training for module in net.modules())
@@ -179,7 +179,7 @@ def test_training_starts_in_training_mode_however_the_module_was_left(left: bool
 
     for _ in range(2):
         net.train(left)
-        before = net.body[1].running_mean.clone()  # type: ignore[operator, union-attr]
+        before = net.body[1].running_mean.clone()  # type: ignore[operator]
         context().fit(net, images(), Recipe(epochs=2, batch_size=8), loss=loss)
         assert not torch.equal(before, net.body[1].running_mean)  # type: ignore[arg-type]
     assert modes == {True}

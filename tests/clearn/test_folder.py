@@ -58,13 +58,8 @@ def test_the_newest_whole_state_is_found_at_any_number_of_steps(folder: RunFolde
 
 def test_files_that_are_not_states_are_no_trouble(folder: RunFolder) -> None:
     with_states(folder, 2)
-    for name in (
-        "0001x.safetensors",
-        "1 copy.safetensors",
-        "notes.txt",
-        "0002.safetensors.part",
-        "0003.safetensors.sha256",
-    ):
+    strangers = ("0001x.safetensors", "1 copy.safetensors", "notes.txt")
+    for name in (*strangers, "0002.safetensors.part", "0003.safetensors.sha256"):
         (folder.path / "state" / name).write_bytes(b"?")
     whole, _ = folder.newest()
     assert whole is not None

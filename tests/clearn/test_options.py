@@ -36,8 +36,8 @@ VALUES = (
         (TrainerOptions, {"threads": 0}, "threads=0 must be at least 1"),
         (
             TrainerOptions,
-            {"precision": "16-mixd"},
-            "precision='16-mixd' is not one that Lightning has: did you mean '16-mixed'?",
+            {"precision": "bf16-mixd"},
+            "precision='bf16-mixd' is not supported: did you mean 'bf16-mixed'?",
         ),
         (TrainerOptions, {"accelerator": "cuda"}, "got 'cuda', must be one of 'auto', 'cpu', 'gpu'"),
         (

@@ -24,6 +24,7 @@ from clearn.errors import StateError
 from clearn.experiment import bind
 from clearn.folder import ENVIRONMENT, LEDGER, SCORES, STATUS, RunFolder
 from clearn.runner import run
+from clearn.scoring import score
 
 torch.set_num_threads(1)
 
@@ -144,6 +145,15 @@ def writes(monkeypatch: pytest.MonkeyPatch, stop_at: int | None) -> list[str]:
     return calls
 
 
+def killed_at(moment: int, action: Callable[[], object]) -> list[str]:
+    """Do something until it is killed before write `moment`; give the writes, that one last."""
+    with pytest.MonkeyPatch.context() as patch:
+        calls = writes(patch, moment)
+        with pytest.raises(Killed):
+            action()
+    return calls
+
+
 def written(file: Any) -> str:
     """The path of a file or of its number."""
     return os.path.realpath(f"/proc/self/fd/{file}" if isinstance(file, int) else file)
@@ -168,10 +178,8 @@ def begin_or_go_on(path: Path, config: str) -> list[str]:
 
 
 @pytest.mark.parametrize("first", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
-def test_killed_before_any_one_write_it_ends_the_same(
-    first: int, config: str, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
+def test_killed_before_any_one_write_it_ends_the_same(first: int, config: str, undisturbed: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
         calls = writes(patch, None)
         run(bind(load(config)), Path("whole"))
     total = len(calls)
@@ -179,9 +187,7 @@ def test_killed_before_any_one_write_it_ends_the_same(
     expected, rng = what_counts(undisturbed), random.Random(0)
     for moment in range(first, total, 3):
         path = Path(f"killed-{moment}")
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            calls = writes(patch, moment)
-            run(bind(load(config)), path)
+        calls = killed_at(moment, lambda path=path: run(bind(load(config)), path))  # type: ignore[misc]
         tear(calls[-1], rng)
         run(bind(load(str(path / "config.yaml") if (path / "config.yaml").exists() else config)), path)
         assert what_counts(path) == expected, f"killed before write {moment}: {calls[-1]}"
@@ -215,7 +221,7 @@ Spawn = Callable[..., int]
 
 @pytest.fixture(scope="module")
 def spawn(undisturbed: Path) -> Iterator[Spawn]:
-    """Run a command in a process of its own, forked from one that has imported torch: spawn(words, meanwhile) -> status."""
+    """Run a command in a process forked from one that has imported torch: spawn(words, meanwhile) -> status."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     pipe = subprocess.PIPE
     zygote = subprocess.Popen(
@@ -322,9 +328,7 @@ def test_a_signal_stops_within_a_task_and_the_handlers_are_put_back(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from clearn import runner
-
-    before, real, calls = signal.getsignal(number), runner.score, []
+    before, real, calls = signal.getsignal(number), score, []
 
     def interrupted(*args: Any) -> Any:
         calls.append(0)
@@ -332,7 +336,7 @@ def test_a_signal_stops_within_a_task_and_the_handlers_are_put_back(
             os.kill(os.getpid(), number)
         return real(*args)
 
-    monkeypatch.setattr(runner, "score", interrupted)
+    monkeypatch.setattr("clearn.runner.score", interrupted)
     assert cli.main(["run", config, "out=run"]) == 130
     assert f"stopped by {number.name}" in capsys.readouterr().out
     assert signal.getsignal(number) is before
@@ -514,16 +518,12 @@ def test_a_fork_from_a_damaged_state_is_refused(config: str, capsys: pytest.Capt
         folder.read_state(2)
 
 
-def test_a_fork_that_was_killed_can_be_made_again(
-    config: str, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fork_that_was_killed_can_be_made_again(config: str, undisturbed: Path) -> None:
     damaged_run(config, "run")
     command = ["fork", "run", "--after", "2", "out=branch"]
     expected, moment = what_counts(undisturbed), 0
     while not (Path("branch") / "config.yaml").exists():
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            writes(patch, moment)
-            cli.main(command)
+        killed_at(moment, lambda: cli.main(command))
         moment += 1
     assert moment >= 3
     assert resume("branch") == 0
@@ -533,14 +533,12 @@ def test_a_fork_that_was_killed_can_be_made_again(
 # --- grids
 
 
-def test_a_grid_goes_on_with_the_cell_that_was_killed(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grid_goes_on_with_the_cell_that_was_killed(config: str) -> None:
     Path("grid.yaml").write_text(f"{CONFIG}grid: {{strategy.name: [finetune, memo], seed: [0, 1]}}\n")
     assert cli.main(["run", "grid.yaml", "out=whole"]) == 0
     cells = sorted(p.name for p in Path("whole").iterdir() if p.is_dir())
     assert len(cells) == 4
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        writes(patch, 80)
-        cli.main(["run", "grid.yaml", "out=killed"])
+    killed_at(80, lambda: cli.main(["run", "grid.yaml", "out=killed"]))
     begun = [p for p in Path("killed").iterdir() if p.is_dir()]
     assert 2 <= len(begun) <= 3, "killed within the second or third cell"
     assert resume("killed") == 0

@@ -42,12 +42,12 @@ def test_another_seed_step_or_purpose_gives_other_draws() -> None:
 
 def test_a_scope_draws_by_its_words_alone_and_leaves_no_trace() -> None:
     torch.manual_seed(5)
-    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)["state"]["key"].copy()  # noqa: NPY002
     with seeds.scope(1, 2, "build"):
         first = draws()
     assert torch.equal(torch.get_rng_state(), before[0])
     assert random.getstate() == before[1]
-    assert np.array_equal(np.random.get_state()[1], before[2])  # noqa: NPY002
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], before[2])  # noqa: NPY002
     torch.rand(100)
     with seeds.scope(1, 2, "build"):
         assert draws() == first

@@ -41,8 +41,8 @@ class Spy(Context):
     train: bool
     before: Callable[[nn.Module], object] | None = None
 
-    def fit(
-        self, module: nn.Module, data: Samples, recipe: Recipe | None = None, loss: Any = None, **options: Any
+    def fit(  # type: ignore[override]
+        self, module: Any, data: Samples, recipe: Recipe | None = None, loss: Any = None, **options: Any
     ) -> None:
         """Keep what was asked for, and train if so wished."""
         self.phases.append(Phase(module, data, recipe or Recipe(), loss or module.losses, options))

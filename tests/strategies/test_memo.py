@@ -292,7 +292,9 @@ def test_the_first_task_is_plain_training_bit_for_bit(learned: Learned, spy: Cal
 
     def start_alike(_: nn.Module) -> None:
         plain.grow(stream.infos[0])
-        plain.net.backbone.load_state_dict(nn.Sequential(*net.general, *net.blocks[0]).state_dict())
+        plain.net.backbone.load_state_dict(
+            nn.Sequential(*net.general.children(), *net.blocks[0].children()).state_dict()
+        )
         assert plain.net.head is not None
         assert net.head is not None
         plain.net.head.load_state_dict(net.head.state_dict())

@@ -90,7 +90,7 @@ def test_it_remembers_what_finetuning_forgets(learned: Learned) -> None:
     stream, right = checks.toy_stream(2), {}
     longer = Recipe(epochs=30, lr=0.05, batch_size=6)
     for learner in (replay(Memory(total=24)), Finetune(INPUTS, "convnet2")):
-        learner.first = learner.later = longer  # type: ignore[attr-defined]
+        learner.first = learner.later = longer
         learned(learner, 2, stream)
         probe = stream.task(0).probes[0].data
         with torch.no_grad():

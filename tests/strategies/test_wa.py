@@ -75,7 +75,7 @@ def test_only_new_rows_are_scaled_and_biases_stay(learned: Learned, monkeypatch:
     net, unscaled = wa(), wa()
     learned(net, 1)
     gamma = learned(net, 2, first=1).cost.logged["wa/gamma"]
-    monkeypatch.setattr("strategies.wa.align_rows", lambda head, n_old: 1.0)
+    monkeypatch.setitem(WeightAligning.learn.__globals__, "align_rows", lambda head, n_old: 1.0)
     learned(unscaled, 2)  # the same training without the last step
     assert net.net.head is not None
     assert unscaled.net.head is not None

@@ -353,9 +353,7 @@ def test_mlp_takes_vectors() -> None:
     assert plan.whole()(torch.rand(3, 64)).shape == (3, 100)
 
 
-@pytest.mark.parametrize(
-    "name,near", [("renset32", "resnet32"), ("ResNet18", "resnet18"), ("convnet3", "convnet")]
-)
+@pytest.mark.parametrize("name,near", [("renset32", "resnet32"), ("ResNet18", "resnet18"), ("convnet3", "convnet")])
 def test_unknown_name_suggests_the_nearest(name: str, near: str) -> None:
     with pytest.raises(ConfigError, match=f"no backbone '{name}'; did you mean '{near}"):
         blueprint(name, CIFAR)
@@ -553,7 +551,7 @@ def test_pretrained_transformer_from_a_file(tmp_path: Path) -> None:
 
 
 def test_file_of_another_network(tmp_path: Path, weights: Path) -> None:
-    with pytest.raises(DataError, match="has no values for .* of timm/resnet18"):
+    with pytest.raises(DataError, match=r"has no values for .* of timm/resnet18"):
         blueprint("resnet18", images(32), str(weights))  # a prefix of every layer, the rest is missing
     path = tmp_path / "other.safetensors"
     save_file({"conv1.weight": torch.zeros(8, 3, 3, 3)}, path)

@@ -121,9 +121,7 @@ def test_packed_bits_come_back(bits: int) -> None:
 
 
 def test_lossless_codecs_shrink_real_digits() -> None:
-    digits = torch.tensor(load_digits().images[:50] * 15, dtype=torch.uint8).unsqueeze(
-        1
-    )  # (50, 1, 8, 8) 0..240
+    digits = torch.tensor(load_digits().images[:50] * 15, dtype=torch.uint8).unsqueeze(1)  # (50, 1, 8, 8) 0..240
     for name in ("zlib", "png", "webp"):
         assert torch.equal(round_trip(name, digits), digits)
     made = codec("zlib", (1, 8, 8), "uint8")

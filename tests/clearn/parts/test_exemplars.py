@@ -48,9 +48,7 @@ def test_herd_by_hand() -> None:  # mean is 2: nearest 2 itself, then (2+1)/2, t
     assert herd(torch.tensor([[0.0], [1.0], [2.0], [5.0]]), 4).tolist() == [2, 1, 3, 0]
 
 
-@pytest.mark.parametrize(
-    ("n", "d", "keep"), [(1, 3, 1), (7, 1, 7), (60, 5, 60), (200, 64, 150), (90, 300, 90)]
-)
+@pytest.mark.parametrize(("n", "d", "keep"), [(1, 3, 1), (7, 1, 7), (60, 5, 60), (200, 64, 150), (90, 300, 90)])
 @pytest.mark.parametrize("normal", [False, True])
 def test_herd_picks_what_the_naive_loop_picks(n: int, d: int, keep: int, normal: bool) -> None:
     features = torch.rand(n, d, generator=torch.Generator().manual_seed(n + d), dtype=torch.float64)
@@ -154,9 +152,7 @@ def test_fewer_slots_than_groups() -> None:
 
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(st.integers(0, 400), st.lists(st.lists(st.integers(1, 30), max_size=8), max_size=5), st.integers(0, 6))
-def test_fill_bytes_takes_prefixes_until_no_next_item_fits(
-    room: int, sizes: list[list[int]], overhead: int
-) -> None:
+def test_fill_bytes_takes_prefixes_until_no_next_item_fits(room: int, sizes: list[list[int]], overhead: int) -> None:
     queues = [[bytes(size) for size in group] for group in sizes]
     taken = fill_bytes(queues, room, overhead, len(queues))
     left = room - sum(len(blob) + overhead for group in taken for blob in group)
@@ -203,9 +199,7 @@ def digits(classes: Sequence[int], per_class: int = 20, skip: int = 0) -> Tensor
     """Real 8 x 8 digits, 0..240, `per_class` of each class in mixed order."""
     images, targets = load_digits(return_X_y=True)
     images, targets = torch.tensor(images * 15, dtype=torch.uint8).view(-1, 1, 8, 8), torch.tensor(targets)
-    rows = sorted(
-        i for c in classes for i in (targets == c).nonzero().flatten().tolist()[skip : skip + per_class]
-    )
+    rows = sorted(i for c in classes for i in (targets == c).nonzero().flatten().tolist()[skip : skip + per_class])
     return TensorSamples(images[rows], targets[rows].long())
 
 
@@ -218,9 +212,7 @@ def rng() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def update(
-    memory: Exemplars, new: Samples, n_classes: int, room: int | None = None, paper: bool = False
-) -> None:
+def update(memory: Exemplars, new: Samples, n_classes: int, room: int | None = None, paper: bool = False) -> None:
     memory.update(new, pixels, n_classes, room, rng(), paper)
 
 
@@ -352,13 +344,9 @@ def test_room_decides_how_many(room: int, paper: bool, count: int) -> None:
     assert len(memory) == (4 if paper else 0)
 
 
-def test_published_every_task_quota() -> (
-    None
-):  # budgets.md C6, paper counting: MEMO with ResNet32 in 24,684,160 B
+def test_published_every_task_quota() -> None:  # budgets.md C6, paper counting: MEMO with ResNet32 in 24,684,160 B
     memory = Exemplars(Memory(), Inputs((3, 32, 32), "uint8"))
-    quotas = [
-        memory.quota(24_684_160 - 4 * (112_016 + b * 351_488), 10 * b, paper=True) for b in range(1, 11)
-    ]
+    quotas = [memory.quota(24_684_160 - 4 * (112_016 + b * 351_488), 10 * b, paper=True) for b in range(1, 11)]
     assert quotas == [7431, 6974, 6516, 6058, 5601, 5143, 4685, 4228, 3770, 3312]
 
 
@@ -367,9 +355,7 @@ def test_too_many_for_the_room_changes_nothing_and_says_both_numbers() -> None:
         memory = Exemplars(Memory(total=10, codec=name), GREY)
         update(memory, digits([0, 1]), 2, room=10_000)
         before = memory.state()
-        with pytest.raises(
-            BudgetExceeded, match=r"memory.total=10 keeps 10 exemplars of \d+ bytes.* 500 bytes"
-        ):
+        with pytest.raises(BudgetExceeded, match=r"memory.total=10 keeps 10 exemplars of \d+ bytes.* 500 bytes"):
             update(memory, digits([2]), 3, room=500)
         assert memory.groups() == [(0, 5), (1, 5)]
         assert all(torch.equal(tensor, before[key]) for key, tensor in memory.state().items())
