@@ -118,7 +118,7 @@ def halves(path: Path) -> list[str]:
         ("trainer.devices=0", "devices=0 must be at least 1"),
         ("trainer.block=5000000000", "block=5000000000 must be at least 1 and below 2^31"),
         ("trainer.devices=2", "this version trains on one device; write 1"),
-        ("trainer.precision=8-bit", "precision='8-bit' is not one that Lightning has"),
+        ("trainer.precision=8-bit", "precision='8-bit' is not"),
         ("trainer.threads=0", "threads=0 must be at least 1"),
         ("runner.rebuild=maybe", "runner.rebuild: got 'maybe', must be true or false"),
         ("unlearner=ssd", "no unlearning method is part of this version; remove it"),
