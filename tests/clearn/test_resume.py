@@ -474,6 +474,13 @@ def test_a_fork_leaves_the_old_run_as_it_is(config: str, undisturbed: Path) -> N
     assert what_counts(Path("branch")) == new
 
 
+def test_a_fork_may_cut_the_tasks_to_come_otherwise(config: str) -> None:
+    damaged_run(config, "run")
+    assert cli.main(["fork", "run", "--after", "1", "stream.increment=[4, 2, 2, 2]", "out=branch"]) == 0
+    assert RunFolder(Path("branch")).get_json(STATUS) == {"state": "done", "step": 4, "steps": 4, "message": None}
+    assert what_counts(Path("branch"))["states"]["0001.safetensors"] == RunFolder(Path("run")).read_state(1).sha256
+
+
 def test_a_fork_with_nothing_changed_ends_the_same(config: str, undisturbed: Path) -> None:
     damaged_run(config, "run")
     assert cli.main(["fork", "run", "--after", "2", "out=branch"]) == 0
@@ -489,10 +496,12 @@ def test_a_fork_with_nothing_changed_ends_the_same(config: str, undisturbed: Pat
             ["--after", "1", "stream.increment=[3, 4, 3]"],
             "the changed stream differs from run within the first 1 tasks",
         ),
+        (["--after", "1", "stream.order_seed=3"], "the changed stream differs from run"),
+        (["--after", "1", "stream.per_class_train=10"], "the changed stream differs from run"),
         (["--after", "1", "out=run"], "run already holds a run"),
         (["--after", "1", "strategy=icarl"], "does not fit ICarl after 1 tasks"),
     ],
-    ids=["0", "4", "stream", "itself", "method"],
+    ids=["0", "4", "sizes", "class order", "samples", "itself", "method"],
 )
 def test_a_fork_that_cannot_be_is_refused(
     words: list[str], said: str, config: str, capsys: pytest.CaptureFixture[str]
@@ -506,6 +515,7 @@ def test_a_fork_that_cannot_be_is_refused(
     assert said in captured.err
     assert "Traceback" not in captured.err
     assert every_file(Path("run")) == before
+    assert not Path("branch").exists()
 
 
 def test_a_fork_from_a_damaged_state_is_refused(config: str, capsys: pytest.CaptureFixture[str]) -> None:
