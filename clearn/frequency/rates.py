@@ -1,0 +1,96 @@
+"""The two probabilities of a randomised step, their complements, and the integer thresholds that realise them.
+
+p = P(output supports a value | it is the value held), q = P(output supports a value | another is held). Complements are
+kept beside them, since 1 - p loses all digits where p is next to 1 (Arcolezi et al., arXiv 2111.04636, need eps = 30).
+A coin is a word of 32 or 64 bits compared with a threshold, so what a program does is p rounded to T / 2^bits. Whoever
+publishes a privacy loss has to publish that of the rounded numbers: `exact` gives them as fractions.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Probabilities of one step.
+
+    Attributes:
+        p: P(supports the value held).
+        q: P(supports a given other value), q <= p.
+        not_p: 1 - p, to full precision.
+        not_q: 1 - q, to full precision.
+        bits: width of the words that are compared with thresholds; None while nothing is rounded.
+    """
+
+    p: float
+    q: float
+    not_p: float
+    not_q: float
+    bits: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.q < self.p <= 1 and math.isfinite(self.p)):
+            raise ValueError(f"p={self.p!r}, q={self.q!r} must satisfy 0 <= q < p <= 1")
+
+    @classmethod
+    def of(cls, p: float, q: float, not_p: float | None = None, not_q: float | None = None) -> Rates:
+        """Two probabilities; complements are computed where they are not given."""
+        return cls(p, q, 1 - p if not_p is None else not_p, 1 - q if not_q is None else not_q)
+
+    def rounded(self, bits: int) -> Rates:
+        """The rates that words of `bits` bits realise.
+
+        Raises:
+            ValueError: a probability other than 0 and 1 that rounds to one of them, which would lose all privacy.
+        """
+        p, q = self._threshold(self.p, self.not_p, bits, "p"), self._threshold(self.q, self.not_q, bits, "q")
+        whole = 2**bits
+        return Rates(p / whole, q / whole, (whole - p) / whole, (whole - q) / whole, bits)
+
+    @property
+    def thresholds(self) -> tuple[int, int]:
+        """(T_p, T_q): a word below T_p is a success with probability T_p / 2^bits; rounded rates only."""
+        assert self.bits is not None, "round first"
+        return (
+            self._threshold(self.p, self.not_p, self.bits, "p"),
+            self._threshold(self.q, self.not_q, self.bits, "q"),
+        )
+
+    def exact(self) -> tuple[Fraction, Fraction]:
+        """(p, q) as fractions: of the thresholds where they are rounded, else of the floats."""
+        if self.bits is None:
+            p = Fraction(self.p) if self.p <= 0.5 else 1 - Fraction(self.not_p)
+            q = Fraction(self.q) if self.q <= 0.5 else 1 - Fraction(self.not_q)
+            return p, q
+        p_count, q_count = self.thresholds
+        return Fraction(p_count, 2**self.bits), Fraction(q_count, 2**self.bits)
+
+    @staticmethod
+    def _threshold(value: float, complement: float, bits: int, name: str) -> int:
+        whole = 2**bits
+        if complement < value:  # near 1 the complement holds the digits
+            found = whole - round(Fraction(complement) * whole)
+        else:
+            found = round(Fraction(value) * whole)
+        if found in (0, whole) and 0 < value < 1:
+            raise ValueError(
+                f"{name}={value!r} rounds to {found // whole} with {bits} random bits, which would lose all privacy: "
+                f"draw more bits or lower the budget"
+            )
+        return found
+
+
+def log_ratio(numerator: Fraction, denominator: Fraction) -> float:
+    """ln(numerator / denominator) of exact positive numbers; inf where the denominator is 0.
+
+    Big integers keep every digit: ln of a quotient next to 1 goes through log1p.
+    """
+    if denominator == 0:
+        return math.inf
+    ratio = numerator / denominator
+    if Fraction(1, 2) < ratio < 2:
+        return math.log1p(float(ratio - 1))
+    return math.log(ratio.numerator) - math.log(ratio.denominator)

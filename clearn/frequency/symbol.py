@@ -1,0 +1,193 @@
+"""Randomised response over symbols, of values themselves or of a public hash of them (Warner 1965, Wang et al. 2017).
+
+A step keeps the symbol with probability p and else gives one of the others, each with q = (1 - p) / (g - 1).
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from clearn.frequency.coins import Bools, Coins, Ints
+from clearn.frequency.mechanism import Array, Floats, Mechanism, _variance, composed
+from clearn.frequency.rates import Rates, log_ratio
+
+
+class Symbol(Mechanism):
+    """One symbol out of k: GRR, and L-GRR with a permanent step.
+
+    Args:
+        k: values.
+        permanent: rates of the memo, with q = (1 - p) / (k - 1).
+        instant: rates of a round, likewise.
+    """
+
+    def __init__(self, k: int, permanent: Rates | None, instant: Rates | None, symbols: int | None = None) -> None:
+        self.symbols = k if symbols is None else symbols
+        super().__init__(k, self.symbols, permanent, instant)
+        self.dtype = np.min_scalar_type(self.symbols - 1)
+
+    def signal(self, cells: Ints) -> Array:
+        """The cell itself, in the smallest dtype."""
+        return cells.astype(self.dtype)
+
+    def step(self, signal: Array, rates: Rates, coins: Coins) -> Array:
+        """Keep each symbol with probability p, else move it to one of the others."""
+        assert rates.bits is not None, "only rounded rates can be drawn"
+        keep = coins.words(signal.shape, rates.bits) < rates.thresholds[0] if rates.not_p else np.True_
+        other = coins.below(self.symbols - 1, signal.shape)
+        other += other >= signal
+        return np.where(keep, signal, other).astype(self.dtype)
+
+    @property
+    def memo_bits(self) -> int:
+        """ceil(log2 g)."""
+        return (self.symbols - 1).bit_length()
+
+    def to_bits(self, memos: Array) -> Bools:
+        """(n,) symbols -> (n, memo_bits), high bit first."""
+        shifts = np.arange(self.memo_bits - 1, -1, -1)
+        return (memos.astype(np.int64)[:, None] >> shifts & 1).astype(bool)
+
+    def from_bits(self, bits: Bools) -> Array:
+        """Undo `to_bits`."""
+        return (bits @ (1 << np.arange(self.memo_bits - 1, -1, -1))).astype(self.dtype)
+
+    def support(self, reports: Array, public: Array) -> Array:
+        """A histogram."""
+        return np.bincount(reports, minlength=self.slots).astype(np.int64)
+
+    @cached_property
+    def _rates(self) -> tuple[Fraction, Fraction]:
+        return composed(self._spread(self.permanent), self._spread(self.instant))
+
+    def _spread(self, rates: Rates | None) -> Any:
+        """The step with q made exactly (1 - p) / (g - 1), as it is drawn."""
+        return None if rates is None else _Exact(rates.exact()[0], (1 - rates.exact()[0]) / (self.symbols - 1))
+
+    @property
+    def own(self) -> float:
+        """ps."""
+        return float(self._rates[0])
+
+    @property
+    def other(self) -> float:
+        """qs."""
+        return float(self._rates[1])
+
+    def permanent_variance(self, n: float, f: float | Floats = 0.0) -> Floats:
+        """V with the permanent rates alone; 0 where nothing is kept."""
+        if self.permanent is None:
+            return np.zeros(np.shape(f))
+        p, q = self._spread(self.permanent).exact()
+        return _variance(float(p), float(q), n, f)
+
+    def loss(self, rounds: int) -> float:
+        """ln[(A R^t + g - 1) / (R^t + A + g - 2)] with A = p1/q1, R = p2/q2; t ln R without a memo."""
+        if self.permanent is None:
+            return rounds * self.loss_any()
+        p1, q1 = self._spread(self.permanent).exact()
+        if self.instant is None or self.instant.not_p == 0:
+            return log_ratio(p1, q1)
+        p2, q2 = self._spread(self.instant).exact()
+        kept, moved, g = p2**rounds, q2**rounds, self.symbols
+        return log_ratio(p1 * kept + (1 - p1) * moved, q1 * kept + p1 * moved + (g - 2) * q1 * moved)
+
+    def loss_any(self) -> float:
+        """ln R: between any two memo states."""
+        if self.instant is None:
+            return float("inf")
+        return log_ratio(*self._spread(self.instant).exact())
+
+    @property
+    def setup_bits(self) -> int:
+        """Nothing is sent beforehand."""
+        return 0
+
+    @property
+    def round_bits(self) -> float:
+        """ceil(log2 g)."""
+        return self.memo_bits
+
+
+class Hashed(Symbol):
+    """One symbol out of g, of a public hash that each user draws once: BLH, OLH, LOLOHA.
+
+    Args:
+        k: values.
+        g: hash range, at least 2.
+        permanent: rates of the memo, which is kept per cell of the hash.
+        instant: rates of a round.
+    """
+
+    hashed = True
+    aggregate = "moments"
+
+    def __init__(self, k: int, g: int, permanent: Rates | None, instant: Rates | None) -> None:
+        if g < 2:
+            raise ValueError(f"g={g} must be at least 2: with one cell a report says nothing")
+        super().__init__(k, permanent, instant, symbols=g)
+        self.slots = k
+        if permanent is None:
+            self.aggregate = "joint"
+
+    def public(self, n: int, coins: Coins) -> Array:
+        """A 64-bit seed a user: (n, 1) uint64."""
+        return coins.words((n, 1), 64)
+
+    def cell(self, values: Ints, public: Array) -> Ints:
+        """H(v) in 0..g-1."""
+        return hash_to(public[:, 0], values.astype(np.uint64), self.symbols)
+
+    def support(self, reports: Array, public: Array) -> Array:
+        """Every value that hashes to the reported symbol, user by user: (k,) counts."""
+        table = hash_to(public, np.arange(self.k, dtype=np.uint64), self.symbols)  # (n, k)
+        return (table == reports[:, None]).sum(axis=0, dtype=np.int64)
+
+    @cached_property
+    def _rates(self) -> tuple[Fraction, Fraction]:
+        return super()._rates[0], Fraction(1, self.symbols)  # over the draw of the hash another value fits 1 time in g
+
+    def permanent_variance(self, n: float, f: float | Floats = 0.0) -> Floats:
+        """V with p1 and 1/g."""
+        if self.permanent is None:
+            return np.zeros(np.shape(f))
+        return _variance(float(self._spread(self.permanent).exact()[0]), 1 / self.symbols, n, f)
+
+    @property
+    def setup_bits(self) -> int:
+        """The seed, which the server needs to know."""
+        return 64
+
+    @property
+    def public_bits(self) -> int:
+        """The seed."""
+        return 64
+
+
+class _Exact:
+    """Exact rates, where `composed` wants an `exact()`."""
+
+    def __init__(self, p: Fraction, q: Fraction) -> None:
+        self._pair = p, q
+
+    def exact(self) -> tuple[Fraction, Fraction]:
+        return self._pair
+
+
+def hash_to(seeds: Array, values: Array, g: int) -> Ints:
+    """Hash values under public seeds into 0..g-1 (SplitMix64's finaliser over seed + value times an odd constant).
+
+    Args:
+        seeds: uint64, broadcast against values.
+        values: uint64.
+        g: range, at most 2^32.
+    """
+    word = seeds + (values + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    word ^= word >> np.uint64(31)
+    return ((word >> np.uint64(32)) * np.uint64(g) >> np.uint64(32)).astype(np.int64)
