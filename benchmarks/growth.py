@@ -20,14 +20,14 @@ import torch
 
 from clearn.context import Context
 from clearn.errors import DataError
-from clearn.experiment import Experiment
+from clearn.learning import Learning
 from clearn.ledger import Budget
 from clearn.options import TrainerOptions
 from clearn.parts.backbones import blueprint
 from clearn.parts.exemplars import Memory
 from clearn.progress import Progress
 from clearn.recipe import Recipe
-from clearn.runner import rebuild
+from clearn.learning import rebuild
 from clearn.seeds import scope
 from clearn.state import freeze
 from clearn.stream import Inputs, Stream
@@ -59,7 +59,7 @@ def stream() -> Stream:
         return build(data="digits", increment=1)
 
 
-def milliseconds_per_step(experiment: Experiment) -> list[float]:
+def milliseconds_per_step(experiment: Learning) -> list[float]:
     """CPU time of training on one batch of 64, task by task."""
     planned, found = experiment.weights(experiment.plan()), []
     strategy = experiment.build()
@@ -107,8 +107,8 @@ def main() -> None:
     filling = partial(Replay, tasks.inputs, memory=Memory(selection="random"), **options)
     expanding = partial(Memo, tasks.inputs, memory=memory, **options)
     experiments = {
-        f"replay, {BUDGET_BYTES:,} bytes": Experiment(tasks, filling, Budget(BUDGET_BYTES), trainer=trainer),
-        "memo": Experiment(tasks, expanding, trainer=trainer),
+        f"replay, {BUDGET_BYTES:,} bytes": Learning(tasks, filling, Budget(BUDGET_BYTES), trainer=trainer),
+        "memo": Learning(tasks, expanding, trainer=trainer),
     }
     found: dict[str, list[list[float]]] = {name: [] for name in experiments}
     blocks = []

@@ -27,7 +27,7 @@ from torch.nn.functional import cross_entropy
 
 from clearn import seeds
 from clearn.context import Context
-from clearn.experiment import Experiment
+from clearn.learning import Learning
 from clearn.folder import LEDGER, RunFolder
 from clearn.ledger import Budget
 from clearn.options import TrainerOptions
@@ -292,7 +292,7 @@ def ledger_share() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         path = run(
-            Experiment(stream, make, seed=SEED, trainer=TRAINER, config={"strategy": {"name": "replay"}}),
+            Learning(stream, make, seed=SEED, trainer=TRAINER, config={"strategy": {"name": "replay"}}),
             Path(folder, "run"),
         )
         figures = [row for row in RunFolder(path).rows(LEDGER) if row["kind"] == "figures"]

@@ -25,7 +25,7 @@ import tables
 import torch
 from torch.nn.functional import cross_entropy
 
-from clearn.experiment import Experiment
+from clearn.learning import Learning
 from clearn.folder import LEDGER, RunFolder
 from clearn.options import TrainerOptions
 from clearn.parts.exemplars import Memory
@@ -106,7 +106,7 @@ def classes(n_tasks: int) -> Stream:
 
 def watched(make: Callable[[], Strategy], stream: Stream) -> Found:
     """Run to the end in a folder that is gone afterwards."""
-    experiment = Experiment(
+    experiment = Learning(
         stream, make, trainer=TrainerOptions(accelerator="cpu", threads=1), config={"name": "thousand"}
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -47,7 +47,7 @@ def run(
         ConfigError: an option that the method does not have, or the folder holds another run.
         BudgetExceeded: the model alone outweighs the budget.
     """
-    from clearn.experiment import on_stream
+    from clearn.learning import on_stream
     from clearn.progress import ConsoleProgress, Progress
     from clearn.runner import run as run_experiment
 

@@ -36,15 +36,15 @@ from clearn import plugins
 from clearn.config import bind as bind_options
 from clearn.config import plain
 from clearn.errors import BudgetExceeded, StateError
-from clearn.experiment import Experiment
 from clearn.folder import LEDGER, SCORES, RunFolder
+from clearn.learning import Learning, rebuild
 from clearn.ledger import CATEGORIES, Budget, account
 from clearn.mistakes import Mistake, raise_all
 from clearn.options import RunnerOptions, TrainerOptions
 from clearn.parts.exemplars import Memory
 from clearn.recipe import Recipe
-from clearn.runner import rebuild, run_until
 from clearn.runner import run as run_experiment
+from clearn.runner import run_until
 from clearn.state import check_leaf, decode, encode, freeze
 from clearn.strategy import Strategy
 from clearn.stream import Stream
@@ -134,11 +134,11 @@ def toy_stream(n_tasks: int = N_TASKS, classes_per_task: int = 2) -> Stream:
     return from_arrays(images, labels, test, labels, increment=classes_per_task, augment="crop_flip", layout="NCHW")
 
 
-def experiment(of: Subject, stream: Stream | None = None, budget: Budget = Budget(), **trainer: Any) -> Experiment:
+def experiment(of: Subject, stream: Stream | None = None, budget: Budget = Budget(), **trainer: Any) -> Learning:
     """An experiment with the subject on the toy stream."""
     stream = stream or toy_stream()
     config = {"strategy": {"name": of.reference, "options": of.options}, "stream": {"toy": len(stream)}, "seed": 3}
-    return Experiment(
+    return Learning(
         stream,
         lambda: of.make(stream),
         budget,
@@ -149,7 +149,7 @@ def experiment(of: Subject, stream: Stream | None = None, budget: Budget = Budge
     )
 
 
-def trace(what: Experiment, until: int | None = None) -> Trace:
+def trace(what: Learning, until: int | None = None) -> Trace:
     """Run into a temporary folder that lives as long as this process."""
     path = Path(_scratch(), f"{len(os.listdir(_scratch())):04d}")
     run_experiment(what, path) if until is None else run_until(what, path, until)

@@ -51,8 +51,9 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--csv", metavar="FILE", help="write the table as CSV, bytes exact")
     report.add_argument("--title", default="clearn", help="of the page")
 
-    listing = add("list", "what there is: strategies, streams, datasets, backbones, configs")
-    listing.add_argument("what", nargs="?", choices=("strategies", "streams", "datasets", "backbones", "configs"))
+    listing = add("list", "what there is: strategies, protocols, streams, datasets, backbones, configs")
+    kinds = ("strategies", "protocols", "streams", "datasets", "backbones", "configs")
+    listing.add_argument("what", nargs="?", choices=kinds)
 
     show = add("show", "look before you run: a config's stream, parameters, bytes and exemplar quota at every step")
     show.add_argument(

@@ -16,7 +16,8 @@ from clearn.errors import ConfigError, UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from clearn.experiment import Experiment, Prepared
+    from clearn.experiment import Prepared
+    from clearn.runner import Experiment
     from clearn.stream import Stream
 
 GRID = "grid.yaml"
@@ -61,12 +62,17 @@ def fork(args: argparse.Namespace) -> int:
     """Copy a run's first K tasks into a new folder under a changed config, and go on there."""
     from clearn.config import load, save
     from clearn.folder import CONFIG, ENVIRONMENT, LEDGER, SCORES, RunFolder
-    from clearn.runner import rebuild
+    from clearn.learning import Learning, rebuild
 
     old_path = _existing(args.run)
     old_config = load(str(_config_of(old_path)))
     config = load(str(_config_of(old_path)), args.overrides)
     new, old = _bound(config), _bound(old_config)
+    if not (isinstance(new, Learning) and isinstance(old, Learning)):
+        raise ConfigError(
+            f"{old_path} and the changed config must both be runs of a strategy: what users have answered to one "
+            "protocol means nothing to another, so start a new run"
+        )
     if not 1 <= args.after <= len(new.stream):
         raise ConfigError(
             f"--after {args.after} must lie in [1, {len(new.stream)}]: the stream has {len(new.stream)} tasks"
@@ -137,6 +143,7 @@ def list_(args: argparse.Namespace) -> int:
 
     tables: dict[str, Mapping[str, str]] = {
         "strategies": plugins.names("strategies"),
+        "protocols": plugins.names("privacy"),
         "streams": STREAMS,
         "datasets": DATASETS,
         "backbones": BACKBONES,
@@ -161,12 +168,12 @@ def show(args: argparse.Namespace) -> int:
         showing.published(console)
     elif Path(args.what).is_dir():
         showing.run(Path(args.what), console)
-    elif showing.is_method(args.what):
-        showing.method(args.what, console)
+    elif (kind := showing.kind_of(args.what)) is not None:
+        showing.method(kind, args.what, console)
     else:
         from clearn.config import load
 
-        showing.experiment(_bound(load(args.what, args.overrides)), console)
+        showing.config(load(args.what, args.overrides), console)
     return 0
 
 
@@ -289,7 +296,7 @@ def _bound(config: Mapping[str, Any]) -> Experiment:
     return bind(config)
 
 
-def _prepared(config: Mapping[str, Any]) -> Prepared:
+def _prepared(config: Mapping[str, Any]) -> Prepared[Experiment]:
     from clearn.experiment import prepare
 
     return prepare(config)

@@ -39,10 +39,11 @@ class RunFolder:
 
     Attributes:
         path: the folder.
+        arrays: what states are read as: "torch" tensors, or "numpy" arrays without loading torch.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, arrays: str = "torch") -> None:
+        self.path, self.arrays = path, arrays
 
     def create(self) -> None:
         """Make the folder.
@@ -89,7 +90,7 @@ class RunFolder:
                 f"{path} is damaged: its SHA-256 is {checksum(blob)[:12]}…, {expected[:12]}… was written; it is "
                 "left out"
             )
-        return Whole(step, decode(blob), expected)
+        return Whole(step, decode(blob, torch=self.arrays == "torch"), expected)
 
     def newest(self) -> tuple[Whole | None, list[str]]:
         """The newest whole state, or None, and what is wrong with newer files."""

@@ -21,6 +21,8 @@ CATEGORIES = (
     "exemplars",
     "codes",
     "codebooks",
+    "memo",
+    "counts",
     "features",
     "prototypes",
     "covariances",

@@ -33,16 +33,18 @@ class Kind:
     Attributes:
         section: of a config, which names one of them.
         base: "module:class" that all derive from, imported only when a method is.
+        given: constructor parameters that the engine gives; they are no options.
     """
 
     section: str
     base: str
+    given: tuple[str, ...] = ()
 
 
 KINDS = {
-    "strategies": Kind("strategy", "clearn.strategy:Strategy"),
+    "strategies": Kind("strategy", "clearn.strategy:Strategy", ("inputs",)),
     "unlearn": Kind("unlearner", "clearn.unlearner:Unlearner"),
-    "privacy": Kind("protocol", "clearn.frequency:FrequencyProtocol"),
+    "privacy": Kind("protocol", "clearn.frequency:FrequencyProtocol", ("domains",)),
 }
 
 

@@ -1,8 +1,8 @@
-"""The loop: learn, freeze, weigh, write, forget the object, rebuild it from the written bytes, score.
+"""The runner: take up what a folder holds, go on step by step, and leave a folder that can always be gone on with.
 
-The law of the ledger: what a learner carries from one task to the next is exactly what was weighed. Scores are taken
-from the rebuilt learner, so they too rest on nothing but those bytes, and a run can be killed at any moment and gone
-on with.
+What a step does is the experiment's business: `clearn.learning` trains on a task, `clearn.collecting` asks for a round
+of reports. Both freeze what is carried, weigh it, write it, forget the object and rebuild it from the written bytes.
+No torch is loaded here.
 """
 
 from __future__ import annotations
@@ -12,33 +12,113 @@ import resource
 import signal
 import sys
 import threading
-import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from clearn import seeds
-from clearn.context import Context
 from clearn.errors import ConfigError, StateError
-from clearn.experiment import Experiment
 from clearn.folder import CONFIG, ENVIRONMENT, LEDGER, SCORES, RunFolder
-from clearn.ledger import Account, account
-from clearn.memory import Peak
-from clearn.precision import autocast
+from clearn.ledger import Account
 from clearn.progress import Progress
-from clearn.scoring import score
-from clearn.state import Frozen, State, decode, encode, freeze, thaw
-from clearn.strategy import Strategy
-from clearn.stream import Probe, TaskInfo
+from clearn.state import Frozen
 
 
 class Stopped(BaseException):
     """A person asked the run to stop (Ctrl-C or SIGTERM). Not an Exception, so that nothing on the way swallows it."""
+
+
+class Experiment(ABC):
+    """What the runner runs: so many steps, each leaving a state behind.
+
+    Attributes:
+        title: what a person sees.
+        seed: of everything random but the stream.
+        config: resolved, as written into the run folder.
+    """
+
+    title: str
+    seed: int
+    config: dict[str, Any]
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """How many steps the stream has."""
+
+    @property
+    @abstractmethod
+    def about(self) -> dict[str, Any]:
+        """JSON-able facts of the stream for the run folder."""
+
+    @property
+    @abstractmethod
+    def environment(self) -> dict[str, Any]:
+        """More facts for environment.json: versions of what computes, device, threads."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Refuse before anything is written what cannot be run.
+
+        Raises:
+            BudgetExceeded: the bare structure outweighs the budget.
+            ConfigError: settings that contradict one another or the stream.
+        """
+
+    @abstractmethod
+    def loop(self, folder: RunFolder, progress: Progress) -> Loop:
+        """Make what carries out the steps."""
+
+
+class Loop(ABC):
+    """The learner and what is known of it between steps."""
+
+    arrays = "torch"  # what state files are read as: "torch" or "numpy"
+
+    def __init__(self, folder: RunFolder, progress: Progress, steps: int) -> None:
+        self.folder, self.progress, self.steps = folder, progress, steps
+
+    def running(self) -> AbstractContextManager[None]:
+        """Settings of the process that hold while steps are carried out."""
+        return nullcontext()
+
+    @abstractmethod
+    def restore(self, frozen: Frozen, step: int) -> None:
+        """Take up what was carried after `step` steps."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Be as new."""
+
+    @abstractmethod
+    def step(self, index: int) -> None:
+        """Carry out step `index`, from 0: learn, freeze, weigh, write, rebuild, score."""
+
+    def recover(self) -> int:
+        """Take up the newest whole state, if any; give the number of steps carried out."""
+        whole, wrong = self.folder.newest()
+        step = whole.step if whole else 0
+        if step > self.steps:
+            raise ConfigError(
+                f"{self.folder.path} holds a state after {step} tasks, but this stream has {self.steps}: it is "
+                "another run's folder; choose another with out=FOLDER"
+            )
+        for problem in wrong:
+            self.progress.note(f"{problem}; going on after task {step}")
+        self.folder.drop_after(step)
+        if whole is None:
+            return 0
+        self.restore(whole.frozen, step)
+        if not any(row["step"] == step for row in self.folder.rows(SCORES)) or not any(
+            row["step"] == step and row["kind"] == "figures" for row in self.folder.rows(LEDGER)
+        ):  # killed between writing a state and its rows: repeat that step, which gives the same bytes
+            self.folder.drop_after(step - 1)
+            self.reset()
+            return self.recover()
+        return step
 
 
 def run(
@@ -61,7 +141,7 @@ def run(
         StateError: something could not be written.
         Stopped: after Ctrl-C; the run can be gone on with.
     """
-    return run_until(experiment, path, len(experiment.stream), progress, extra)
+    return run_until(experiment, path, experiment.steps, progress, extra)
 
 
 def run_until(
@@ -71,173 +151,34 @@ def run_until(
     progress: Progress | None = None,
     extra: dict[str, Any] | None = None,
 ) -> Path:
-    """Run as `run` does, but stop after `until` tasks, as a person might; calling it again goes on."""
-    folder = RunFolder(path)
+    """Run as `run` does, but stop after `until` steps, as a person might; calling it again goes on."""
     progress = progress or Progress()
+    folder = RunFolder(path)
     _check_same(experiment, folder)
-    plan = experiment.plan()
-    experiment.check_budget(plan)
+    experiment.check()
+    loop = experiment.loop(folder, progress)
+    folder.arrays = loop.arrays
     folder.create()
     _write_facts(experiment, folder, extra or {})
-    loop = _Loop(experiment, folder, plan, progress)
-    n_tasks = len(experiment.stream)
+    steps = experiment.steps
     done = loop.recover()
-    progress.begin(experiment.title, n_tasks, done)
+    progress.begin(experiment.title, steps, done)
     try:
-        with stoppable(), _threads(experiment.trainer.threads):
+        with stoppable(), loop.running():
             for index in range(done, until):
-                folder.put_status("running", index, n_tasks)
+                folder.put_status("running", index, steps)
                 loop.step(index)
                 done = index + 1
-        folder.put_status("done" if done == n_tasks else "stopped", done, n_tasks)
+        folder.put_status("done" if done == steps else "stopped", done, steps)
     except Stopped:
-        folder.put_status("stopped", done, n_tasks, "stopped by a signal")
+        folder.put_status("stopped", done, steps, "stopped by a signal")
         raise
     except Exception as error:
-        _put_failed(folder, done, n_tasks, error)
+        _put_failed(folder, done, steps, error)
         raise
     finally:
         progress.end()
     return path
-
-
-class _Loop:
-    """The learner and what is known of it between steps."""
-
-    def __init__(self, experiment: Experiment, folder: RunFolder, plan: list[Account], progress: Progress) -> None:
-        self.experiment = experiment
-        self.folder = folder
-        self.progress = progress
-        self.planned = experiment.weights(plan)
-        self.device = torch.device("cuda" if experiment.trainer.accelerator == "gpu" else "cpu")
-        self.strategy: Strategy | None = None
-        self.probes: list[Probe] = []
-
-    def recover(self) -> int:
-        """Take up the newest whole state, if any; give the number of tasks learned."""
-        whole, wrong = self.folder.newest()
-        step = whole.step if whole else 0
-        if step > len(self.experiment.stream):
-            raise ConfigError(
-                f"{self.folder.path} holds a state after {step} tasks, but this stream has "
-                f"{len(self.experiment.stream)}: it is "
-                "another run's folder; choose another with out=FOLDER"
-            )
-        for problem in wrong:
-            self.progress.note(f"{problem}; going on after task {step}")
-        self.folder.drop_after(step)
-        if whole is None:
-            return 0
-        self.strategy = self._rebuild(whole.frozen, step)
-        for index in range(step):
-            self.probes += self.experiment.stream.task(index).probes
-        if not any(row["step"] == step for row in self.folder.rows(SCORES)) or not any(
-            row["step"] == step and row["kind"] == "figures" for row in self.folder.rows(LEDGER)
-        ):
-            return self._without_rows(step)
-        return step
-
-    def _without_rows(self, step: int) -> int:
-        """Killed between writing a state and its rows: repeat that step, which gives the same bytes."""
-        self.folder.drop_after(step - 1)
-        self.probes = []
-        self.strategy = None
-        return self.recover()
-
-    def step(self, index: int) -> None:
-        """Learn one task and leave it behind."""
-        experiment, device = self.experiment, self.device
-        task = experiment.stream.task(index)
-        self.progress.task(index, len(task.info.classes), len(task.train))
-        strategy = (self.strategy or experiment.build()).to(device)
-        self.strategy = None
-        ctx = Context(
-            seed=experiment.seed,
-            step=index,
-            trainer=experiment.trainer,
-            device=device,
-            augment=experiment.stream.augment,
-            budget=experiment.budget,
-            planned=self.planned,
-            progress=self.progress,
-        )
-        peak, cpu, started = Peak(device), _cpu_seconds(), time.perf_counter()
-        with seeds.scope(experiment.seed, index, "learn"):
-            strategy.learn(task, ctx)
-        seconds = {"data": ctx.cost.data_seconds, "train": ctx.cost.train_seconds}
-        seconds["select"] = time.perf_counter() - started - sum(seconds.values())
-        peaks = {"peak_host": peak.host(), "peak_device": peak.device()}
-
-        clock = time.perf_counter()
-        frozen = freeze(strategy.state(), strategy.untouched())
-        weights = account(frozen, strategy.category)
-        nominal = 0 if strategy.memory is None else strategy.memory.nominal_bytes
-        weight = weights.paper(nominal) if experiment.budget.count == "paper" else weights.carried
-        experiment.budget.check(weight, index, len(experiment.stream))
-        blob = encode(frozen)
-        digest = self.folder.write_state(index + 1, blob)
-        seconds["write"] = time.perf_counter() - clock
-
-        clock = time.perf_counter()
-        held = 0 if strategy.memory is None else len(strategy.memory)
-        if experiment.runner.rebuild:
-            del strategy
-            strategy = self._rebuild(decode(blob), index + 1)
-        seconds["rebuild"] = time.perf_counter() - clock
-
-        clock = time.perf_counter()
-        self.probes += task.probes
-        with autocast(experiment.trainer.precision, device):
-            rows = score(strategy, self.probes, index + 1, experiment.trainer.eval_batch, device)
-        seconds["evaluate"] = time.perf_counter() - clock
-        self.folder.add_rows(SCORES, rows)
-        limit = experiment.budget.at(index, len(experiment.stream))
-        figures = {
-            "framing": len(blob) - weights.carried,
-            "budget": limit,
-            "slack": None if limit is None else limit - weight,
-            "paper": weights.paper(nominal),
-            "exemplars": held,
-            "transient": ctx.cost.transient,
-            **peaks,
-            "seconds": seconds,
-            "cpu_seconds": _cpu_seconds() - cpu,
-            "optimizer_steps": ctx.cost.optimizer_steps,
-            "samples": ctx.cost.samples,
-            "logged": ctx.cost.logged,
-            "rebuilt": experiment.runner.rebuild,
-            "sha256": digest,
-        }
-        self.folder.add_rows(LEDGER, ledger_rows(index + 1, weights, figures))
-        self.strategy = strategy
-        self.progress.boundary(_accuracy(rows), weight, limit)
-
-    def _rebuild(self, frozen: Frozen, step: int) -> Strategy:
-        """Make a fresh learner and give it what was written, after so many tasks."""
-        strategy = self.experiment.build()
-        return rebuild(strategy, frozen, self.experiment.stream.infos[:step], self.experiment.seed, step).to(
-            self.device
-        )
-
-
-def rebuild(strategy: Strategy, frozen: Frozen, seen: tuple[TaskInfo, ...], seed: int, step: int) -> Strategy:
-    """Load a frozen state into a fresh learner, and check the pretrained weights that it leans on.
-
-    Raises:
-        StateError: the state does not fit, or the checkpoint it leans on is not the one it was written with.
-    """
-    state: State = thaw(frozen)
-    with seeds.scope(seed, step, "rebuild"):
-        strategy.load(state, seen)
-    untouched = strategy.untouched() if frozen.shared else {}
-    gone = [name for name, facts in frozen.shared.items() if untouched.get(name) != facts]
-    if gone:
-        raise StateError(
-            f"{len(gone)} pretrained weights that this run leans on are not what they were, first '{gone[0]}': "
-            "the checkpoint was "
-            "changed or replaced; put the old one back in its place"
-        )
-    return strategy
 
 
 def ledger_rows(step: int, weights: Account, figures: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -266,16 +207,6 @@ def stoppable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _threads(count: int | str) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(int(count))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _check_same(experiment: Experiment, folder: RunFolder) -> None:
@@ -319,17 +250,13 @@ def _write_facts(experiment: Experiment, folder: RunFolder, extra: dict[str, Any
     folder.put_json(
         ENVIRONMENT,
         {
-            **{
-                name: _version(name)
-                for name in ("clearn", "torch", "torchvision", "lightning", "timm", "numpy", "safetensors")
-            },
+            **{name: package_version(name) for name in ("clearn", "numpy", "safetensors")},
+            **experiment.environment,
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "device": experiment.trainer.accelerator,
-            "threads": experiment.trainer.threads,
             "seed": experiment.seed,
             "command": before.get("command") or sys.argv,
-            "data": experiment.stream.about,
+            "data": experiment.about,
             "started": before.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
             **{k: v for k, v in before.items() if k == "forked_from"},
             **extra,
@@ -337,7 +264,8 @@ def _write_facts(experiment: Experiment, folder: RunFolder, extra: dict[str, Any
     )
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """The installed version of a package, or None."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -352,13 +280,7 @@ def _put_failed(folder: RunFolder, done: int, steps: int, error: Exception) -> N
         return
 
 
-def _accuracy(rows: list[dict[str, Any]]) -> float | None:
-    """Pooled accuracy of the headline read-out."""
-    judged = [row for row in rows if row["headline"]]
-    total = sum(row["total"] for row in judged)
-    return sum(row["correct"] for row in judged) / total if total else None
-
-
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
+    """Processor seconds of this process so far."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime

@@ -4,26 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from clearn import plugins
-from clearn.parts.rehearsal import Rehearsal
 
 if TYPE_CHECKING:
-    from clearn.experiment import Experiment
+    from clearn.learning import Learning
+    from clearn.parts.rehearsal import Rehearsal
 
 
-def experiment(subject: Experiment, console: Console) -> None:
+def config(loaded: Mapping[str, Any], console: Console) -> None:
+    """What a config will do, before it runs."""
+    if "protocol" in loaded:
+        from clearn.collecting import planner
+
+        planner.show(loaded, console)
+    else:
+        from clearn.learning import prepare
+
+        experiment(prepare(loaded).build(), console)
+
+
+def experiment(subject: Learning, console: Console) -> None:
     """The resolved config, the stream, and per step: parameters, bytes, budget and exemplar quota. Nothing is trained.
 
     Raises:
         BudgetExceeded: after the table, when the model alone is over its budget at some step.
     """
     from omegaconf import OmegaConf
+
+    from clearn.parts.rehearsal import Rehearsal
 
     console.print(OmegaConf.to_yaml(OmegaConf.create(subject.config)).rstrip(), highlight=False, markup=False)
     stream, budget = subject.stream, subject.budget
@@ -74,18 +88,18 @@ def _classes(labels: tuple[int, ...]) -> str:
     return " ".join(map(str, labels))
 
 
-def is_method(name: str) -> bool:
-    """Say whether a name is a method's."""
-    return name in plugins.names("strategies")
+def kind_of(name: str) -> str | None:
+    """The kind of method that a name is, or None."""
+    return next((kind for kind in plugins.KINDS if name in plugins.names(kind)), None)
 
 
-def method(name: str, console: Console) -> None:
+def method(kind: str, name: str, console: Console) -> None:
     """A method's options: type, default, meaning."""
     from clearn.config import describe
 
-    console.print(f"[bold]{name}[/bold]: {plugins.names('strategies')[name]}", highlight=False)
+    console.print(f"[bold]{name}[/bold]: {plugins.names(kind)[name]}", highlight=False)
     table = Table("option", "type", "default", "meaning")
-    for option in describe(plugins.find("strategies", name), skip=("inputs",)):
+    for option in describe(plugins.find(kind, name), skip=plugins.KINDS[kind].given):
         table.add_row(*(str(part) for part in option))
     console.print(table)
 

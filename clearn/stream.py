@@ -1,6 +1,7 @@
 """What a learner is given: tasks in an order, each with training samples and the probes it is scored on.
 
-Plain frozen records and a sequence; nothing here knows of learners, and nothing heavy is imported.
+A frequency protocol is given rounds of the values that users hold; they stand at the end. Plain frozen records and
+sequences; nothing here knows of learners, and nothing heavy is imported.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from clearn.parts.samples import Samples
 
     Augment = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+    Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
@@ -135,3 +138,85 @@ class Stream(Sequence[Task]):
     @abstractmethod
     def task(self, index: int) -> Task:
         """Build task `index`, 0 <= index < len(self)."""
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One question whose answers are counted.
+
+    Attributes:
+        name: as printed.
+        k: how many values it has; they are 0..k-1.
+        labels: what each value is called; empty where values have no names.
+    """
+
+    name: str
+    k: int
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """The true values at one moment of a collection.
+
+    Attributes:
+        index: from 0.
+        counts: one (k_j,) int64 array per attribute: how many users hold each value. It is what estimates are
+            compared with.
+        values: (n, d) unsigned integers, or None where the population is known by its counts alone.
+    """
+
+    index: int
+    counts: tuple[Array, ...]
+    values: Array | None
+
+
+class Collection(Sequence[Round]):
+    """Rounds of one population: built on access, and there is no cursor.
+
+    Args:
+        attributes: at least one.
+        n_users: the same users in all rounds.
+        rounds: how many there are, at least 1.
+        static: whether no user's value ever changes.
+        rows: whether values are known user by user; if not, `Round.values` is None.
+        about: JSON-able facts for the run folder: data set, checksum of what was read, sizes.
+    """
+
+    def __init__(
+        self,
+        attributes: Sequence[Attribute],
+        n_users: int,
+        rounds: int,
+        static: bool,
+        rows: bool,
+        about: dict[str, Any],
+    ) -> None:
+        self.attributes, self.n_users, self.rounds = tuple(attributes), n_users, rounds
+        self.static, self.rows, self.about = static, rows, about
+
+    @property
+    def domains(self) -> tuple[int, ...]:
+        """(d,) number of values of each attribute."""
+        return tuple(attribute.k for attribute in self.attributes)
+
+    def __len__(self) -> int:
+        return self.rounds
+
+    @overload
+    def __getitem__(self, index: int) -> Round: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Round]: ...
+
+    def __getitem__(self, index: int | slice) -> Round | list[Round]:
+        if isinstance(index, slice):
+            return [self.round(i) for i in range(*index.indices(len(self)))]
+        i = index + len(self) if index < 0 else index
+        if not 0 <= i < len(self):
+            raise IndexError(f"round {index} of a collection of {len(self)}")
+        return self.round(i)
+
+    @abstractmethod
+    def round(self, index: int) -> Round:
+        """Give round `index`, 0 <= index < len(self)."""

@@ -41,7 +41,7 @@ def imported(path: Path, at_run_time: bool = False) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("path", modules("strategies"), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [*modules("strategies"), *modules("privacy")], ids=lambda p: p.stem)
 def test_a_method_imports_the_engine_and_no_sibling(path: Path) -> None:
     for name in imported(path):
         assert name.split(".")[0] not in ("strategies", "unlearn", "privacy"), f"{path.name} imports {name}"
@@ -100,7 +100,7 @@ def test_every_package_is_in_the_wheel() -> None:
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     folders = {
         ".".join(path.parent.relative_to(ROOT).parts)
-        for top in ("clearn", "strategies")
+        for top in ("clearn", "strategies", "privacy")
         for path in (ROOT / top).rglob("__init__.py")
     }
     assert listed == folders | {"clearn.configs"}

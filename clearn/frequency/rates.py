@@ -83,14 +83,23 @@ class Rates:
         return found
 
 
-def log_ratio(numerator: Fraction, denominator: Fraction) -> float:
+def log_ratio(numerator: Fraction | int, denominator: Fraction | int) -> float:
     """ln(numerator / denominator) of exact positive numbers; inf where the denominator is 0.
 
     Big integers keep every digit: ln of a quotient next to 1 goes through log1p.
     """
-    if denominator == 0:
+    above = numerator.numerator * denominator.denominator
+    below = numerator.denominator * denominator.numerator
+    if below == 0:
         return math.inf
-    ratio = numerator / denominator
-    if Fraction(1, 2) < ratio < 2:
-        return math.log1p(float(ratio - 1))
-    return math.log(ratio.numerator) - math.log(ratio.denominator)
+    if below < 2 * above and above < 2 * below:
+        return math.log1p((above - below) / below)
+    if abs(above.bit_length() - below.bit_length()) < 1000:
+        return math.log(above / below)  # correctly rounded, however long the integers are
+    return math.log(above) - math.log(below)
+
+
+def integers(*numbers: Fraction) -> tuple[int, ...]:
+    """Fractions times their least common denominator, so that powers and sums of them need no reducing."""
+    common = math.lcm(*(number.denominator for number in numbers))
+    return tuple(number.numerator * (common // number.denominator) for number in numbers)

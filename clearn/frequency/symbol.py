@@ -13,7 +13,7 @@ import numpy as np
 
 from clearn.frequency.coins import Bools, Coins, Ints
 from clearn.frequency.mechanism import Array, Floats, Mechanism, _variance, composed
-from clearn.frequency.rates import Rates, log_ratio
+from clearn.frequency.rates import Rates, integers, log_ratio
 
 
 class Symbol(Mechanism):
@@ -92,9 +92,9 @@ class Symbol(Mechanism):
         p1, q1 = self._spread(self.permanent).exact()
         if self.instant is None or self.instant.not_p == 0:
             return log_ratio(p1, q1)
-        p2, q2 = self._spread(self.instant).exact()
-        kept, moved, g = p2**rounds, q2**rounds, self.symbols
-        return log_ratio(p1 * kept + (1 - p1) * moved, q1 * kept + p1 * moved + (g - 2) * q1 * moved)
+        a, b, whole = integers(p1, q1, Fraction(1))
+        kept, moved = (number**rounds for number in integers(*self._spread(self.instant).exact()))
+        return log_ratio(a * kept + (whole - a) * moved, b * kept + (whole - b) * moved)
 
     def loss_any(self) -> float:
         """ln R: between any two memo states."""

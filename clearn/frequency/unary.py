@@ -10,7 +10,7 @@ import numpy as np
 
 from clearn.frequency.coins import Bools, Coins, Ints
 from clearn.frequency.mechanism import Array, Floats, Mechanism, _variance, composed
-from clearn.frequency.rates import Rates, log_ratio
+from clearn.frequency.rates import Rates, integers, log_ratio
 
 
 class Unary(Mechanism):
@@ -83,16 +83,17 @@ class Unary(Mechanism):
         """
         if self.permanent is None:
             return rounds * self.loss_any()
-        p1, q1 = self.permanent.exact()
+        p1, q1, whole = integers(*self.permanent.exact(), Fraction(1))
         if self.instant is None:
-            return log_ratio(p1 * (1 - q1), q1 * (1 - p1))
+            return log_ratio(p1 * (whole - q1), q1 * (whole - p1))
         p2, q2 = self.instant.exact()
+        a, b, c, d = (number**rounds for number in integers(p2, q2, 1 - p2, 1 - q2))
 
-        def one(x: Fraction) -> Fraction:
-            return x * p2**rounds + (1 - x) * q2**rounds
+        def one(x: int) -> int:
+            return x * a + (whole - x) * b
 
-        def zero(x: Fraction) -> Fraction:
-            return (1 - x) * (1 - q2) ** rounds + x * (1 - p2) ** rounds
+        def zero(x: int) -> int:
+            return (whole - x) * d + x * c
 
         return log_ratio(one(p1), one(q1)) + log_ratio(zero(q1), zero(p1))
 

@@ -15,7 +15,7 @@ import torch
 
 from clearn import checks, published
 from clearn.errors import BudgetExceeded
-from clearn.experiment import Experiment
+from clearn.learning import Learning
 from clearn.folder import LEDGER, RunFolder
 from clearn.ledger import CATEGORIES, Account, Budget, Leaf, account
 from clearn.parts.exemplars import Exemplars, Memory
@@ -42,8 +42,8 @@ def cifar_shaped(base: int = 0, increment: int = 10) -> Stream:
     return from_arrays(images, labels, images, labels, base=base, increment=increment, layout="NCHW")
 
 
-def planned(make: Callable[[Inputs], Strategy], budget: Budget, stream: Stream) -> Experiment:
-    return Experiment(stream, lambda: make(stream.inputs), budget)
+def planned(make: Callable[[Inputs], Strategy], budget: Budget, stream: Stream) -> Learning:
+    return Learning(stream, lambda: make(stream.inputs), budget)
 
 
 @cache

@@ -336,7 +336,7 @@ def test_a_signal_stops_within_a_task_and_the_handlers_are_put_back(
             os.kill(os.getpid(), number)
         return real(*args)
 
-    monkeypatch.setattr("clearn.runner.score", interrupted)
+    monkeypatch.setattr("clearn.learning.loop.score", interrupted)
     assert cli.main(["run", config, "out=run"]) == 130
     assert f"stopped by {number.name}" in capsys.readouterr().out
     assert signal.getsignal(number) is before

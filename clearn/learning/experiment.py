@@ -1,0 +1,275 @@
+"""A learning experiment: a stream, a way to make its strategy, a budget and settings, from a config or from Python."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from clearn import plugins, seeds
+from clearn.binding import bind as bind_options
+from clearn.binding import build, coerce
+from clearn.errors import ConfigError
+from clearn.experiment import Prepared
+from clearn.folder import RunFolder
+from clearn.ledger import Account, Budget, account
+from clearn.mistakes import Mistake, nearest, raise_all
+from clearn.options import BudgetOptions, RunnerOptions, TrainerOptions, parse_bytes
+from clearn.progress import Progress
+from clearn.runner import Experiment, package_version
+from clearn.signatures import plain
+from clearn.state import freeze
+from clearn.streams import STREAMS
+
+if TYPE_CHECKING:
+    from clearn.learning.loop import LearningLoop
+    from clearn.strategy import Strategy
+    from clearn.stream import Stream
+
+
+@dataclass(frozen=True)
+class Learning(Experiment):
+    """A strategy, a stream of tasks, and how both meet.
+
+    Attributes:
+        stream: tasks in order.
+        make: makes a fresh learner; the same each time but for what it draws from torch's global generator.
+        budget: bytes that may be carried.
+        seed: of training; the class order's is the stream's.
+        trainer: settings of training.
+        runner: settings of the loop.
+        config: the resolved config, as written into the run folder.
+        title: what a person sees.
+    """
+
+    stream: Stream
+    make: Callable[[], Strategy]
+    budget: Budget = field(default_factory=Budget)
+    seed: int = 0
+    trainer: TrainerOptions = field(default_factory=TrainerOptions)
+    runner: RunnerOptions = field(default_factory=RunnerOptions)
+    config: dict[str, Any] = field(default_factory=dict)
+    title: str = "run"
+
+    def build(self) -> Strategy:
+        """Make a fresh learner whose first weights depend on the seed alone."""
+        with seeds.scope(self.seed, 0, "build"):
+            return self.make()
+
+    @property
+    def steps(self) -> int:
+        """Tasks."""
+        return len(self.stream)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The stream's facts."""
+        return self.stream.about
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Versions of what computes, device and threads."""
+        packages = ("torch", "torchvision", "lightning", "timm")
+        return {
+            **{name: package_version(name) for name in packages},
+            "device": self.trainer.accelerator,
+            "threads": self.trainer.threads,
+        }
+
+    def check(self) -> None:
+        """Refuse a budget that the bare model outweighs."""
+        self.check_budget(self.plan())
+
+    def loop(self, folder: RunFolder, progress: Progress) -> LearningLoop:
+        """Learn task by task."""
+        from clearn.learning.loop import LearningLoop
+
+        return LearningLoop(self, folder, progress)
+
+    def plan(self) -> list[Account]:
+        """Weigh the bare structure after each task, without training: what the model alone will carry."""
+        return self._plan
+
+    @cached_property
+    def _plan(self) -> list[Account]:
+        with seeds.scope(self.seed, 0, "plan"):
+            strategy = self.make()
+            found = []
+            for info in self.stream.infos:
+                strategy.grow(info)
+                found.append(account(freeze(strategy.state(), strategy.untouched()), strategy.category))
+        return found
+
+    def weights(self, plan: list[Account]) -> list[int]:
+        """Bytes of the bare structure after each task in the budget's own counting."""
+        return [step.paper() if self.budget.count == "paper" else step.carried for step in plan]
+
+    def check_budget(self, plan: list[Account]) -> None:
+        """Refuse a budget that the bare model outweighs at some boundary.
+
+        Raises:
+            BudgetExceeded: with the first boundary that is over.
+        """
+        for index, weight in enumerate(self.weights(plan)):
+            self.budget.check(weight, index, len(plan), of="the model alone")
+
+
+def prepare(config: Mapping[str, Any]) -> Prepared[Learning]:
+    """Check a loaded config, reporting all its mistakes together.
+
+    Raises:
+        ConfigError: every unknown, missing or ill-typed option.
+    """
+    errors: list[Mistake] = []
+    stream_section = dict(config.get("stream") or {})
+    name = stream_section.pop("name", "class_incremental")
+    if "unlearner" in config:
+        errors.append(
+            Mistake("", "unlearner", "a section", "but no unlearning method is part of this version", "remove it")
+        )
+    factory, options = None, {}
+    if name == "collections":
+        errors.append(
+            Mistake("", "stream.name", "collections", "but strategies learn tasks", "name a protocol, not a strategy")
+        )
+    elif name in STREAMS:
+        factory = importlib.import_module(f"clearn.streams.{name}").build
+        options = bind_options(factory, stream_section, "stream", errors)
+    else:
+        known = nearest(name, STREAMS) or f"it is one of {', '.join(STREAMS)}"
+        errors.append(Mistake("", "stream.name", str(name), "but there is no such stream", known))
+    settings = _settings(config, errors)
+    raise_all(errors, getattr(config, "origins", {}))
+    make_stream = factory
+    assert make_stream is not None
+    resolved = settings.resolved({"name": name, **plain(options)}, config.get("name"))
+    return Prepared(resolved, lambda: settings.on(make_stream(**options), resolved))
+
+
+def on_stream(
+    stream: Stream,
+    strategy: str,
+    options: Mapping[str, Any],
+    budget: str | int | Mapping[str, Any] | None,
+    seed: int,
+    trainer: Mapping[str, Any],
+) -> Learning:
+    """Make an experiment of a stream that exists already; see `clearn.run`."""
+    errors: list[Mistake] = []
+    section = budget if isinstance(budget, Mapping) else {} if budget is None else {"bytes": budget}
+    sections = {"strategy": {"name": strategy, **options}, "budget": section, "trainer": trainer, "seed": seed}
+    settings = _settings(sections, errors)
+    raise_all(errors)
+    return settings.on(stream, settings.resolved(plain(stream.about), None))
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """Everything of an experiment but its stream, bound."""
+
+    method: str
+    cls: type
+    options: dict[str, Any]
+    budget: BudgetOptions
+    trainer: TrainerOptions
+    runner: RunnerOptions
+    seed: int
+
+    def resolved(self, stream: dict[str, Any], name: str | None) -> dict[str, Any]:
+        """The config with all defaults filled in; `stream` is its section of that name."""
+        return {
+            "name": name or self.method,
+            "stream": stream,
+            "strategy": {"name": self.method, **plain(self.options)},
+            "budget": plain(self.budget),
+            "trainer": plain(self.trainer),
+            "runner": plain(self.runner),
+            "seed": self.seed,
+        }
+
+    def on(self, stream: Stream, resolved: dict[str, Any]) -> Learning:
+        """Put a stream under these settings."""
+        return Learning(
+            stream=stream,
+            make=lambda: self.cls(stream.inputs, **self.options),
+            budget=_budget(self.budget, stream),
+            seed=self.seed,
+            trainer=self.trainer,
+            runner=self.runner,
+            config=resolved,
+            title=resolved["name"],
+        )
+
+
+def _settings(config: Mapping[str, Any], errors: list[Mistake]) -> _Settings:
+    """Bind every section but the stream's; mistakes are appended."""
+    section = dict(config.get("strategy") or {})
+    method = section.pop("name", None)
+    cls: type = object
+    options: dict[str, Any] = {}
+    if method is None:
+        errors.append(
+            Mistake("", "strategy.name", "nothing", "must name a method", "'clearn list strategies' shows them")
+        )
+    else:
+        try:
+            cls = plugins.find("strategies", str(method))
+            options = bind_options(cls, section, "strategy", errors, skip=("inputs",))
+        except ConfigError as error:
+            errors.append(Mistake("", "strategy.name", "", str(error)))
+    return _Settings(
+        str(method),
+        cls,
+        options,
+        build(BudgetOptions, config.get("budget") or {}, "budget", errors) or BudgetOptions(),
+        _settled(build(TrainerOptions, config.get("trainer") or {}, "trainer", errors) or TrainerOptions()),
+        build(RunnerOptions, config.get("runner") or {}, "runner", errors) or RunnerOptions(),
+        coerce(config.get("seed", 0), int, "seed", errors),
+    )
+
+
+def _settled(trainer: TrainerOptions) -> TrainerOptions:
+    """Replace "auto" by what it means on this machine, so that a resumed run computes with the same."""
+    import dataclasses
+
+    import torch
+
+    threads = torch.get_num_threads() if trainer.threads == "auto" else trainer.threads
+    accelerator = trainer.accelerator
+    if accelerator == "auto":
+        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+    elif accelerator == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("trainer.accelerator=gpu, but torch sees no GPU here: write cpu or auto")
+    if trainer.devices != 1:
+        raise ConfigError(
+            f"trainer.devices={trainer.devices}: this version trains on one device; write 1, and run several "
+            "seeds side by side"
+        )
+    return dataclasses.replace(trainer, threads=threads, accelerator=accelerator)
+
+
+def _budget(options: BudgetOptions, stream: Stream) -> Budget:
+    """Turn the budget section into bytes: an amount, so many nominal exemplars, or another method's final weight."""
+    shape = stream.inputs.shape
+    nominal = shape[1] * shape[2] * 3 if len(shape) == 3 else 4 * shape[0]
+
+    def amount(value: int | str) -> int:
+        if isinstance(value, str) and value.strip().endswith("x"):
+            return int(value.strip()[:-1]) * nominal
+        return parse_bytes(value)
+
+    total = None if options.bytes is None else amount(options.bytes)
+    if options.like is not None:
+        from clearn.published import final_bytes
+
+        like = options.like
+        if like.method not in plugins.names("strategies"):
+            known = plugins.names("strategies")
+            raise ConfigError(
+                f"budget.like.method={like.method!r} is no method: {nearest(like.method, known) or ', '.join(known)}"
+            )
+        total = final_bytes(like.method, like.backbone, like.tasks, like.exemplars, shape)
+    step = 0 if options.step is None else amount(options.step)
+    return Budget(total, options.policy, step, options.count)
