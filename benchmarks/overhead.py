@@ -180,7 +180,7 @@ def net_by_hand(case: Case, strategy: Strategy) -> nn.Sequential:
 def train_by_hand(case: Case, net: nn.Module, given: Material, order: torch.Generator, draws: torch.Generator) -> None:
     """The loop one would write."""
     images, labels, augment = given.images, given.labels, case.augment
-    optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=MOMENTUM, foreach=True)
+    optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=MOMENTUM, fused=True)
     net.train()
     for _ in range(case.epochs):
         for rows in torch.randperm(len(labels), generator=order).split(BATCH):
@@ -197,7 +197,7 @@ def replay_by_hand(case: Case, net: nn.Module, given: Material, order: torch.Gen
     """The same with stored images beside each batch."""
     images, labels = given.images, given.labels
     stored_images, stored_labels = given.stored_images, given.stored_labels
-    optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=MOMENTUM, foreach=True)
+    optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=MOMENTUM, fused=True)
     net.train()
     for _ in range(case.epochs):
         batches = torch.randperm(len(labels), generator=order).split(BATCH)

@@ -71,10 +71,10 @@ class Recipe:
                 momentum=self.momentum,
                 weight_decay=self.weight_decay,
                 nesterov=self.nesterov,
-                foreach=True,
+                fused=True,
             )
         kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
-        return kind(parameters, lr=self.lr, weight_decay=self.weight_decay, foreach=True)
+        return kind(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
 
     def rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0.
