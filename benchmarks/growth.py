@@ -20,14 +20,13 @@ import torch
 
 from clearn.context import Context
 from clearn.errors import DataError
-from clearn.learning import Learning
+from clearn.learning import Learning, rebuild
 from clearn.ledger import Budget
 from clearn.options import TrainerOptions
 from clearn.parts.backbones import blueprint
 from clearn.parts.exemplars import Memory
 from clearn.progress import Progress
 from clearn.recipe import Recipe
-from clearn.learning import rebuild
 from clearn.seeds import scope
 from clearn.state import freeze
 from clearn.stream import Inputs, Stream

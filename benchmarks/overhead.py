@@ -27,8 +27,8 @@ from torch.nn.functional import cross_entropy
 
 from clearn import seeds
 from clearn.context import Context
-from clearn.learning import Learning
 from clearn.folder import LEDGER, RunFolder
+from clearn.learning import Learning
 from clearn.ledger import Budget
 from clearn.options import TrainerOptions
 from clearn.parts.augment import Augment

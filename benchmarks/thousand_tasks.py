@@ -25,8 +25,8 @@ import tables
 import torch
 from torch.nn.functional import cross_entropy
 
-from clearn.learning import Learning
 from clearn.folder import LEDGER, RunFolder
+from clearn.learning import Learning
 from clearn.options import TrainerOptions
 from clearn.parts.exemplars import Memory
 from clearn.parts.heads import Head
