@@ -11,8 +11,10 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -112,8 +114,14 @@ def find_reference(kind: str, reference: str) -> type:
 
 def _shipped(kind: str) -> dict[str, _Shipped]:
     """Read the method folder of a kind: method name -> where it is."""
+    return _read(tuple((path, path.stat().st_mtime_ns) for path in sorted((ROOT / kind).glob("[!_]*.py"))))
+
+
+@cache
+def _read(files: tuple[tuple[Path, int], ...]) -> dict[str, _Shipped]:
+    """Read method files; each as long as its time of change stays."""
     found: dict[str, _Shipped] = {}
-    for path in sorted((ROOT / kind).glob("[!_]*.py")):
+    for path, _ in files:
         try:
             tree = ast.parse(path.read_bytes())
         except SyntaxError as error:
@@ -144,10 +152,16 @@ def _first_line(node: ast.Module | ast.ClassDef) -> str:
 
 
 def _entry_points(kind: str) -> Iterator[tuple[str, EntryPoint]]:
+    for point in _points(kind, tuple(sys.path)):
+        yield point.name, point
+
+
+@cache
+def _points(kind: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """What the packages on the import path offer; finding it takes some ten milliseconds."""
     from importlib.metadata import entry_points
 
-    for point in sorted(entry_points(group=f"clearn.{kind}"), key=lambda p: (p.name, p.value)):
-        yield point.name, point
+    return tuple(sorted(entry_points(group=f"clearn.{kind}"), key=lambda p: (p.name, p.value)))
 
 
 def _owner(point: EntryPoint) -> str:

@@ -40,6 +40,21 @@ class Coins(ABC):
         carried = high * np.uint64(n) + ((low * np.uint64(n)) >> np.uint64(32))
         return (carried >> np.uint64(32)).astype(np.int64)
 
+    def distinct(self, n: int, total: int, take: int) -> Ints:
+        """Uniform sets of `take` different integers in 0..total-1, one for each of n users (Floyd 1987).
+
+        Returns:
+            (n, take) int64, in an order that is not uniform.
+        """
+        drawn, rows = np.empty((n, take), np.int64), np.arange(n)
+        taken = np.zeros((n, total), bool)
+        for i, top in enumerate(range(total - take, total)):
+            found = self.below(top + 1, (n,))
+            found = np.where(taken[rows, found], top, found)
+            taken[rows, found] = True
+            drawn[:, i] = found
+        return drawn
+
 
 class SimulatedCoins(Coins):
     """Words of a seeded generator: fast, repeatable, and no protection for anybody."""

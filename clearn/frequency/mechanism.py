@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from clearn.errors import ConfigError
 from clearn.frequency.coins import Bools, Coins, Ints
 from clearn.frequency.rates import Rates
 
@@ -51,20 +52,25 @@ class Mechanism(ABC):
         cells: how many keys a memo can have: k, or the hash range, or buckets sampled + 1.
         slots: entries of a tally.
         answers: frequencies estimated: k, or the number of buckets.
-        width: random bits that a permanent or instantaneous step is drawn with, per word: 32 or 64.
         permanent: rates of the step drawn once per cell; None where nothing is kept.
         instant: rates of the step drawn anew in each round; None where the memo itself is sent.
         hashed: whether values share cells by a public hash, so that users who change values need the per-user engine.
         aggregate: what aggregate simulation gets right: "joint" law of all counts, "moments" (all means, variances and
             covariances), "marginals" (of each count alone), or "none" (only the per-user engine is right).
+        simulation_only: whether its noise, as drawn here, would leak from a real device.
     """
 
     hashed: bool = False
     aggregate: str = "joint"
+    simulation_only: bool = False
 
     def __init__(self, k: int, cells: int, permanent: Rates | None, instant: Rates | None) -> None:
         if k < 2:
-            raise ValueError(f"k={k} must be at least 2: an attribute of one value has frequency 1 without any report")
+            raise ConfigError(
+                f"an attribute with k={k} values cannot be asked for: k must be at least 2, for a single value has "
+                "frequency 1 without any report; leave that attribute out"
+            )
+        k = int(k)  # a numpy integer would not mix with fractions
         self.k, self.cells, self.slots, self.answers = k, cells, k, k
         self.permanent, self.instant = permanent, instant
 
@@ -79,32 +85,37 @@ class Mechanism(ABC):
         return values
 
     @abstractmethod
-    def signal(self, cells: Ints) -> Array:
-        """(n,) cells -> what a step randomises: (n,) symbols or (n, w) bool bits."""
+    def signal(self, cells: Ints, public: Array) -> Array:
+        """(n,) cells and their users' public draws -> what a step randomises: (n,) symbols or (n, w) bool bits."""
 
     @abstractmethod
     def step(self, signal: Array, rates: Rates, coins: Coins) -> Array:
         """Randomise signals by rounded rates; the result is a signal of the same form."""
 
-    def memoise(self, cells: Ints, coins: Coins) -> Array:
-        """Draw the permanent answers of (n,) cells."""
+    def memoise(self, cells: Ints, public: Array, coins: Coins) -> Array:
+        """Draw the permanent answers of (n,) cells of users with these public draws."""
         assert self.permanent is not None
-        return self.step(self.signal(cells), self.permanent, coins)
+        return self.step(self.signal(cells, public), self.permanent, coins)
 
     def send(self, memos: Array, coins: Coins) -> Array:
         """Draw one round's reports from memos (or from bare signals, where nothing is kept)."""
         return memos if self.instant is None else self.step(memos, self.instant, coins)
 
-    # How a memo is stored
+    @property
+    def lanes(self) -> int:
+        """Numbers that one user's report takes while it is drawn and counted: it sets how many users go at a time."""
+        return self.slots
+
+    # How a memo is stored, and a report, which has the same form, is sent
 
     @property
     @abstractmethod
     def memo_bits(self) -> int:
-        """Bits of one stored memo."""
+        """Bits of one stored memo, and of one report."""
 
     @abstractmethod
     def to_bits(self, memos: Array) -> Bools:
-        """(n,) or (n, w) memos -> (n, memo_bits) bool."""
+        """(n,) or (n, w) memos or reports -> (n, memo_bits) bool."""
 
     @abstractmethod
     def from_bits(self, bits: Bools) -> Array:
@@ -115,6 +126,10 @@ class Mechanism(ABC):
     @abstractmethod
     def support(self, reports: Array, public: Array) -> Array:
         """(n, ...) reports -> (slots,) how many users support each slot."""
+
+    def valid(self, reports: Array, public: Array) -> Bools:
+        """Which of n reports, unpacked from bits of foreign hands, a device could have sent: (n,) bool."""
+        return np.ones(len(public), bool)
 
     def trials(self, public: Array) -> Ints:
         """How many of these users could support each slot: (slots,) int64."""
@@ -162,6 +177,14 @@ class Mechanism(ABC):
     def loss_any(self) -> float:
         """Loss per round between two arbitrary trajectories: between any two memo states, or of a fresh step."""
 
+    @abstractmethod
+    def telling(self, reports: Array, public: Array, v1: int, v2: int) -> Bools:
+        """Which of n reports speak most for v1 against v2: (n,) bool.
+
+        The outputs where P(report | v1) / P(report | v2) is largest. Its frequency under v1 and under v2 bounds the
+        loss from below, and for reports of an unchanged value that are all telling so does that of several rounds.
+        """
+
     # What it costs in bits
 
     @property
@@ -183,11 +206,25 @@ class Mechanism(ABC):
         """Secret bits a device keeps in a table after meeting `met` cells: a bitmap of keys and the memos."""
         return 0 if self.permanent is None else met * self.memo_bits + self.cells
 
+    def loss_for_ever(self) -> float:
+        """Exact loss after infinitely many reports of one unchanged value: the memo's; inf where there is none."""
+        if self.permanent is None:
+            return math.inf
+        bare = self._changed()
+        bare.instant = None
+        return bare.loss(1)
+
     # Rounding
+
+    def _changed(self) -> Self:
+        """A copy whose rates may be replaced: nothing computed from the old ones stays."""
+        found = copy.copy(self)
+        vars(found).pop("_rates", None)
+        return found
 
     def rounded(self, width: int) -> Self:
         """The mechanism that words of `width` random bits realise; its own rates, estimator and losses follow."""
-        found = copy.copy(self)
+        found = self._changed()
         found.permanent = None if self.permanent is None else self.permanent.rounded(width)
         found.instant = None if self.instant is None else self.instant.rounded(width)
         return found

@@ -12,6 +12,8 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
+from clearn.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -44,10 +46,16 @@ class Rates:
         """The rates that words of `bits` bits realise.
 
         Raises:
-            ValueError: a probability other than 0 and 1 that rounds to one of them, which would lose all privacy.
+            ConfigError: a probability other than 0 and 1 that rounds to one of them, which would lose all privacy, or
+                two that round to the same, which would say nothing.
         """
         p, q = self._threshold(self.p, self.not_p, bits, "p"), self._threshold(self.q, self.not_q, bits, "q")
         whole = 2**bits
+        if p <= q:
+            raise ConfigError(
+                f"p={self.p!r} and q={self.q!r} round to the same threshold with {bits} random bits, so that reports "
+                "would say nothing: raise the budget or ask for fewer values"
+            )
         return Rates(p / whole, q / whole, (whole - p) / whole, (whole - q) / whole, bits)
 
     @property
@@ -71,14 +79,12 @@ class Rates:
     @staticmethod
     def _threshold(value: float, complement: float, bits: int, name: str) -> int:
         whole = 2**bits
-        if complement < value:  # near 1 the complement holds the digits
-            found = whole - round(Fraction(complement) * whole)
-        else:
-            found = round(Fraction(value) * whole)
-        if found in (0, whole) and 0 < value < 1:
-            raise ValueError(
+        near_one = complement < value  # then it is the complement that holds the digits
+        found = whole - round(Fraction(complement) * whole) if near_one else round(Fraction(value) * whole)
+        if (found == 0 and value > 0) or (found == whole and complement > 0):
+            raise ConfigError(
                 f"{name}={value!r} rounds to {found // whole} with {bits} random bits, which would lose all privacy: "
-                f"draw more bits or lower the budget"
+                "choose budgets that are equal, further apart, or lower"
             )
         return found
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from clearn.errors import ConfigError
 from clearn.frequency.coins import Bools, Coins, Ints
 from clearn.frequency.mechanism import Array, Floats, Mechanism, _variance, composed
 from clearn.frequency.rates import Rates, integers, log_ratio
@@ -26,11 +27,11 @@ class Symbol(Mechanism):
     """
 
     def __init__(self, k: int, permanent: Rates | None, instant: Rates | None, symbols: int | None = None) -> None:
-        self.symbols = k if symbols is None else symbols
+        self.symbols = int(k if symbols is None else symbols)
         super().__init__(k, self.symbols, permanent, instant)
         self.dtype = np.min_scalar_type(self.symbols - 1)
 
-    def signal(self, cells: Ints) -> Array:
+    def signal(self, cells: Ints, public: Array) -> Array:
         """The cell itself, in the smallest dtype."""
         return cells.astype(self.dtype)
 
@@ -43,22 +44,30 @@ class Symbol(Mechanism):
         return np.where(keep, signal, other).astype(self.dtype)
 
     @property
+    def lanes(self) -> int:
+        """One symbol."""
+        return 1
+
+    @property
     def memo_bits(self) -> int:
         """ceil(log2 g)."""
         return (self.symbols - 1).bit_length()
 
     def to_bits(self, memos: Array) -> Bools:
         """(n,) symbols -> (n, memo_bits), high bit first."""
-        shifts = np.arange(self.memo_bits - 1, -1, -1)
-        return (memos.astype(np.int64)[:, None] >> shifts & 1).astype(bool)
+        return to_binary(memos, self.memo_bits)
 
     def from_bits(self, bits: Bools) -> Array:
         """Undo `to_bits`."""
-        return (bits @ (1 << np.arange(self.memo_bits - 1, -1, -1))).astype(self.dtype)
+        return from_binary(bits).astype(self.dtype)
 
     def support(self, reports: Array, public: Array) -> Array:
         """A histogram."""
         return np.bincount(reports, minlength=self.slots).astype(np.int64)
+
+    def valid(self, reports: Array, public: Array) -> Bools:
+        """Symbols below g: bits can spell more where g is no power of 2."""
+        return np.asarray(reports < self.symbols)
 
     @cached_property
     def _rates(self) -> tuple[Fraction, Fraction]:
@@ -102,6 +111,11 @@ class Symbol(Mechanism):
             return float("inf")
         return log_ratio(*self._spread(self.instant).exact())
 
+    def telling(self, reports: Array, public: Array, v1: int, v2: int) -> Bools:
+        """The symbol of v1, where v2 has another."""
+        first, second = (self.cell(np.full(len(public), value), public) for value in (v1, v2))
+        return np.asarray((reports == first) & (first != second))
+
     @property
     def setup_bits(self) -> int:
         """Nothing is sent beforehand."""
@@ -114,7 +128,7 @@ class Symbol(Mechanism):
 
 
 class Hashed(Symbol):
-    """One symbol out of g, of a public hash that each user draws once: BLH, OLH, LOLOHA.
+    """One symbol out of g, of a public hash: drawn once where there is a memo (LOLOHA), else for every report (OLH).
 
     Args:
         k: values.
@@ -128,11 +142,11 @@ class Hashed(Symbol):
 
     def __init__(self, k: int, g: int, permanent: Rates | None, instant: Rates | None) -> None:
         if g < 2:
-            raise ValueError(f"g={g} must be at least 2: with one cell a report says nothing")
+            raise ConfigError(f"g={g} must be at least 2: with one cell a report says nothing")
         super().__init__(k, permanent, instant, symbols=g)
         self.slots = k
-        if permanent is None:
-            self.aggregate = "joint"
+        if permanent is None:  # rounds have nothing in common
+            self.hashed, self.aggregate = False, "joint"
 
     def public(self, n: int, coins: Coins) -> Array:
         """A 64-bit seed a user: (n, 1) uint64."""
@@ -141,6 +155,11 @@ class Hashed(Symbol):
     def cell(self, values: Ints, public: Array) -> Ints:
         """H(v) in 0..g-1."""
         return hash_to(public[:, 0], values.astype(np.uint64), self.symbols)
+
+    @property
+    def lanes(self) -> int:
+        """The hash of every value."""
+        return self.k
 
     def support(self, reports: Array, public: Array) -> Array:
         """Every value that hashes to the reported symbol, user by user: (k,) counts."""
@@ -160,12 +179,17 @@ class Hashed(Symbol):
     @property
     def setup_bits(self) -> int:
         """The seed, which the server needs to know."""
-        return 64
+        return self.public_bits
+
+    @property
+    def round_bits(self) -> float:
+        """ceil(log2 g), and a seed where it is new."""
+        return self.memo_bits + 64 - self.public_bits
 
     @property
     def public_bits(self) -> int:
-        """The seed."""
-        return 64
+        """The seed, where it is kept."""
+        return 0 if self.permanent is None else 64
 
 
 class _Exact:
@@ -176,6 +200,16 @@ class _Exact:
 
     def exact(self) -> tuple[Fraction, Fraction]:
         return self._pair
+
+
+def to_binary(symbols: Array, width: int) -> Bools:
+    """(n,) symbols -> (n, width), high bit first."""
+    return np.asarray(symbols.astype(np.int64)[:, None] >> np.arange(width - 1, -1, -1) & 1, bool)
+
+
+def from_binary(bits: Bools) -> Ints:
+    """Undo `to_binary`."""
+    return np.asarray(bits @ (1 << np.arange(bits.shape[1] - 1, -1, -1)), np.int64)
 
 
 def hash_to(seeds: Array, values: Array, g: int) -> Ints:

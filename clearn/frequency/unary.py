@@ -1,4 +1,4 @@
-"""Independent bits: a value is a row with one 1, and every bit is flipped on its own (SUE, OUE, RAPPOR's basic form)."""
+"""Independent bits: a value is a row with one 1, and every bit is flipped on its own (SUE, OUE, basic RAPPOR)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Unary(Mechanism):
     def __init__(self, k: int, permanent: Rates | None, instant: Rates | None) -> None:
         super().__init__(k, k, permanent, instant)
 
-    def signal(self, cells: Ints) -> Array:
+    def signal(self, cells: Ints, public: Array) -> Array:
         """(n,) cells -> (n, w) bool, one 1 a row."""
         bits = np.zeros((len(cells), self.memo_bits), bool)
         bits[np.arange(len(cells)), cells] = True
@@ -77,15 +77,20 @@ class Unary(Mechanism):
         return _variance(self.permanent.p, self.permanent.q, n, f)
 
     def loss(self, rounds: int) -> float:
-        """ln[one(p1)/one(q1) zero(q1)/zero(p1)]: the own bit always 1, another value's always 0, in every round.
-
-        one(x) = x p2^t + (1-x) q2^t, zero(x) = (1-x)(1-q2)^t + x (1-p2)^t. Two values differ in two bits.
-        """
+        """Two values differ in two bits: the own bit is 1 in every round, the other value's is 0."""
         if self.permanent is None:
             return rounds * self.loss_any()
+        return sum(self.evidence(rounds))
+
+    def evidence(self, rounds: int) -> tuple[float, float]:
+        """What a bit loses that is 1 in every round, ln[one(p1)/one(q1)], and one that is 0, ln[zero(q1)/zero(p1)].
+
+        one(x) = x p2^t + (1-x) q2^t, zero(x) = (1-x)(1-q2)^t + x (1-p2)^t; with a permanent step only.
+        """
+        assert self.permanent is not None
         p1, q1, whole = integers(*self.permanent.exact(), Fraction(1))
         if self.instant is None:
-            return log_ratio(p1 * (whole - q1), q1 * (whole - p1))
+            return log_ratio(p1, q1), log_ratio(whole - q1, whole - p1)
         p2, q2 = self.instant.exact()
         a, b, c, d = (number**rounds for number in integers(p2, q2, 1 - p2, 1 - q2))
 
@@ -95,15 +100,19 @@ class Unary(Mechanism):
         def zero(x: int) -> int:
             return (whole - x) * d + x * c
 
-        return log_ratio(one(p1), one(q1)) + log_ratio(zero(q1), zero(p1))
+        return log_ratio(one(p1), one(q1)), log_ratio(zero(q1), zero(p1))
 
     def loss_any(self) -> float:
-        """Between any two memo states all k bits may differ: k ln max(p2/q2, (1-q2)/(1-p2)); two bits without a memo."""
+        """Between any two memo states all k bits may differ: k ln max(p2/q2, (1-q2)/(1-p2)); without a memo, two."""
         if self.instant is None:
             return math.inf
         p, q = self.instant.exact()
         one, zero = log_ratio(p, q), log_ratio(1 - q, 1 - p)
         return one + zero if self.permanent is None else self.memo_bits * max(one, zero)
+
+    def telling(self, reports: Array, public: Array, v1: int, v2: int) -> Bools:
+        """A 1 for v1 and a 0 for v2."""
+        return np.asarray(reports[:, v1] & ~reports[:, v2])
 
     @property
     def setup_bits(self) -> int:
