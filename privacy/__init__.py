@@ -1,0 +1,1 @@
+"""Protocols for frequencies under local differential privacy, by the name of their file."""
