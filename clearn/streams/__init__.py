@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 STREAMS: dict[str, str] = {
     "class_incremental": "new classes in each task: base, increment, class order by seed",
     "domain_incremental": "same classes in each task; pixels permuted, rotated, inverted, or your domains",
+    "collections": "rounds of the values that users hold, for the protocols of privacy/",
 }
 
 DATASETS: dict[str, str] = {
@@ -30,6 +31,16 @@ DATASETS: dict[str, str] = {
     "folder": "your images; ROOT/train/CLASS/* and ROOT/test/CLASS/* (or val)",
     "arrays": "your arrays; file: NAME.npz with x_train, y_train, x_test, y_test",
     "csv": "your vectors; file: NAME.csv with a label column (and test_file)",
+}
+
+COLLECTIONS: dict[str, str] = {
+    "adult": "45,222 persons x 9 attributes, static (UCI Adult); ROOT/adult.csv or .csv.gz",
+    "nursery": "12,960 applications x 9 attributes, static (UCI Nursery); ROOT/nursery.csv or .csv.gz",
+    "ms_fimu": "88,935 visitors x 6 attributes, static, each exact by itself; ROOT/ms_fimu_marginals.csv or .csv.gz",
+    "visits": "88,935 visitors over 7 days, 11 values that change; ROOT/ms_fimu_visits.csv or .csv.gz",
+    "pwgtp": "9,123 persons over 80 rounds, 1,234 values that change; ROOT/pwgtp_delaware.csv or .csv.gz",
+    "synthetic": "n users, k values drawn by a law, static or changing; a billion static ones cost no memory",
+    "csv": "your table; file: NAME.csv with columns: [...] of static attributes, or rounds: [...] of one that changes",
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from clearn.errors import ConfigError, DataError
 from clearn.parts.samples import Samples, TensorSamples
 from clearn.stream import Inputs
 from clearn.streams import DATASETS
+from clearn.streams.places import root_folder
 
 MIB = 2**20
 HELD_OUT = 5  # where a set comes without a test part, every fifth sample of each class, in file order, is test
@@ -281,11 +281,7 @@ def hold_out(inputs: Tensor, labels: Tensor) -> tuple[TensorSamples, TensorSampl
 
 def root_of(options: Options) -> Path:
     """Where sets lie: `root`, else CLEARN_DATA, else clearn's folder in the user's cache."""
-    if options.root is not None:
-        return Path(options.root).expanduser()
-    if given := os.environ.get("CLEARN_DATA"):
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clearn"
+    return root_folder(options.root)
 
 
 def sha256_of(*tensors: Tensor) -> str:
