@@ -12,9 +12,15 @@ from typing import TYPE_CHECKING, Any
 from clearn.streams import from_arrays, from_dataset
 
 if TYPE_CHECKING:
-    from clearn.stream import Stream
+    import numpy as np
 
-__all__ = ["from_arrays", "from_dataset", "run"]
+    from clearn.frequency import FrequencyProtocol
+    from clearn.runner import Experiment
+    from clearn.stream import Collection, Stream
+
+    Values = Collection | np.ndarray[Any, Any]
+
+__all__ = ["collect", "from_arrays", "from_dataset", "protocol", "run"]
 
 
 def run(
@@ -48,10 +54,74 @@ def run(
         BudgetExceeded: the model alone outweighs the budget.
     """
     from clearn.learning import on_stream
+
+    return _into(on_stream(stream, strategy, options, budget, seed, trainer or {}), out, progress)
+
+
+def collect(
+    values: Values,
+    protocol: str,
+    *,
+    out: str | Path,
+    k: int | list[int] | None = None,
+    rounds: int = 1,
+    budget: Mapping[str, Any] | None = None,
+    runner: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    **options: Any,
+) -> Path:
+    """Simulate a collection of your users' values under a privacy protocol, or go on with the one in the folder.
+
+    Args:
+        values: (n,) or (n, d) whole numbers from 0 that never change, or a collection of `clearn.streams.values`
+            (`Changing` for values that do).
+        protocol: its name ('clearn list protocols').
+        out: the run folder; 'clearn report OUT' reads it.
+        k: how many values each attribute has; by default one more than the largest that occurs.
+        rounds: how often users are asked.
+        budget: as in a config's section `budget`: client_bytes, bits_per_round.
+        runner: as in a config's section `runner`: engine, repeats, memo, post.
+        seed: of the simulation.
+        progress: show it.
+        options: of the protocol, as in a config's section `protocol`.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        ConfigError: an option that the protocol does not have, or the folder holds another run.
+        BudgetExceeded: a device would keep or send more than it may.
+        DataError: values that are no whole numbers from 0.
+    """
+    from clearn.collecting import on_collection
+    from clearn.stream import Collection
+    from clearn.streams.values import static
+
+    asked = values if isinstance(values, Collection) else static(values, k, rounds)
+    return _into(on_collection(asked, protocol, options, budget or {}, runner or {}, seed), out, progress)
+
+
+def protocol(name: str, domains: int | tuple[int, ...], **options: Any) -> FrequencyProtocol:
+    """Make a privacy protocol: what a real `clearn.frequency.client.Client` and its server agree on.
+
+    Args:
+        name: of the protocol.
+        domains: how many values each attribute has.
+        options: as in a config's section `protocol`.
+
+    Raises:
+        ConfigError: an option that it does not have or refuses.
+    """
+    from clearn.collecting import protocol_of
+
+    return protocol_of(name, options, (domains,) if isinstance(domains, int) else tuple(domains))
+
+
+def _into(experiment: Experiment, out: str | Path, progress: bool) -> Path:
     from clearn.progress import ConsoleProgress, Progress
     from clearn.runner import run as run_experiment
 
-    experiment = on_stream(stream, strategy, options, budget, seed, trainer or {})
     shown = Progress()
     if progress:
         from rich.console import Console

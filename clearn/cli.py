@@ -51,8 +51,8 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--csv", metavar="FILE", help="write the table as CSV, bytes exact")
     report.add_argument("--title", default="clearn", help="of the page")
 
-    listing = add("list", "what there is: strategies, protocols, streams, datasets, backbones, configs")
-    kinds = ("strategies", "protocols", "streams", "datasets", "backbones", "configs")
+    listing = add("list", "what there is: methods, streams, data, backbones, configs")
+    kinds = ("strategies", "protocols", "streams", "datasets", "tables", "backbones", "configs")
     listing.add_argument("what", nargs="?", choices=kinds)
 
     show = add("show", "look before you run: a config's stream, parameters, bytes and exemplar quota at every step")
@@ -63,14 +63,31 @@ def parser() -> argparse.ArgumentParser:
 
     check = add("check", "hold a method to the conformance suite")
     check.add_argument("what", help="a method's name, or a module of yours: mypkg.mymethod or mypkg.mymethod:MyClass")
+    check.add_argument("--kind", choices=("strategies", "privacy"), help="of a module of yours (default: strategies)")
     check.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE", help="an option of its constructor"
     )
+
+    audit = add("audit", "attack a privacy protocol's own device code, and print the loss that this proves")
+    audit.add_argument("name", help="a protocol's name ('clearn list protocols')")
+    audit.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="e.g. eps_inf=2")
+    audit.add_argument("--k", type=_count, default=25, help="values of each attribute (default: 25)")
+    audit.add_argument("--attributes", type=_count, default=1, help="how many (default: 1)")
+    audit.add_argument("--trials", type=_count, default=1_000_000, help="devices of either kind (default: 1000000)")
+    audit.add_argument("--rounds", type=_count, default=1, help="reports of each, of one unchanged value (default: 1)")
 
     reproduce = add("reproduce", "run a config that states an expected figure, and compare; without a name: list them")
     reproduce.add_argument("name", nargs="?", help="e.g. class_incremental/parity/memo")
     reproduce.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     return top
+
+
+def _count(text: str) -> int:
+    """Read a whole number of at least 1, also as 1e6."""
+    value = float(text)
+    if not value.is_integer() or value < 1:
+        raise ValueError
+    return int(value)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

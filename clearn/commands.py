@@ -123,14 +123,16 @@ def report(args: argparse.Namespace) -> int:
     runs = reports.load([Path(path) for path in args.runs])
     groups = reports.groups(runs)
     reports.terminal(groups, console)
-    for path, text in (
-        (args.markdown, lambda: reports.markdown(groups)),
-        (args.csv, lambda: reports.csv(groups)),
-        (args.html, lambda: reports.html(groups, runs, args.title)),
-    ):
-        if path:
-            _write_text(Path(path), text())
-            console.print(f"written: {path}", highlight=False)
+    texts: dict[Path, str] = {}
+    if args.markdown:
+        texts[Path(args.markdown)] = reports.markdown(groups)
+    if args.csv:
+        texts |= reports.csv_files(groups, Path(args.csv))  # one a kind of run, which share no columns
+    if args.html:
+        texts[Path(args.html)] = reports.html(groups, runs, args.title)
+    for path, text in texts.items():
+        _write_text(path, text)
+        console.print(f"written: {path}", highlight=False)
     return 0
 
 
@@ -139,13 +141,14 @@ def list_(args: argparse.Namespace) -> int:
     from clearn import plugins
     from clearn.config import shipped, summary
     from clearn.parts.backbones.names import BACKBONES
-    from clearn.streams import DATASETS, STREAMS
+    from clearn.streams import COLLECTIONS, DATASETS, STREAMS
 
     tables: dict[str, Mapping[str, str]] = {
         "strategies": plugins.names("strategies"),
         "protocols": plugins.names("privacy"),
         "streams": STREAMS,
         "datasets": DATASETS,
+        "tables": COLLECTIONS,
         "backbones": BACKBONES,
         "configs": {name: summary(name) for name in shipped()},
     }
@@ -179,19 +182,41 @@ def show(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """Run the conformance suite on one method."""
-    from clearn import checks
+    from clearn import plugins
 
     console = _console()
-    failed = 0
+    kind = args.kind or ("privacy" if args.what in plugins.names("privacy") else "strategies")
+    if kind == "privacy":
+        from clearn.collecting import checks as protocol_checks
+
+        of = protocol_checks.subject(args.what, args.option)
+        return _conforms(of.name, protocol_checks.run(of), console)
+    from clearn import checks
+
     subject = checks.subject(args.what, args.option)
-    for name, problem in checks.run(subject):
+    return _conforms(subject.name, checks.run(subject), console)
+
+
+def _conforms(name: str, results: Iterator[tuple[str, str | None]], console: Console) -> int:
+    """Print a line a check; 1 where one failed."""
+    failed = 0
+    for promise, problem in results:
         failed += problem is not None
         mark = "[green]ok[/green]    " if problem is None else "[red]failed[/red]"
-        console.print(f"{mark} {name}", highlight=False)
+        console.print(f"{mark} {promise}", highlight=False, soft_wrap=True)
         if problem is not None:
-            console.print(f"         {problem}", highlight=False, markup=False)
-    console.print(f"{subject.name}: " + (f"{failed} checks failed" if failed else "conforms"), highlight=False)
+            console.print(f"         {problem}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{name}: " + (f"{failed} checks failed" if failed else "conforms"), highlight=False)
     return 1 if failed else 0
+
+
+def audit(args: argparse.Namespace) -> int:
+    """Attack a protocol's device code."""
+    from clearn.collecting import auditing
+
+    console = _console()
+    held = auditing.show(args.name, args.option, args.k, args.attributes, args.trials, args.rounds, console)
+    return 0 if held else 1
 
 
 def reproduce(args: argparse.Namespace) -> int:
@@ -222,7 +247,16 @@ def cells(grid: Mapping[str, Sequence[Any]]) -> Iterator[Cell]:
             raise ConfigError(f"grid.{key}={values!r} must be a list with at least one value: e.g. {key}: [0, 1, 2]")
     for values in itertools.product(*grid.values()):
         words = tuple(f"{key}={value}" for key, value in zip(grid, values, strict=True))
-        yield Cell(" ".join(words), words)
+        yield Cell(" ".join(_label(key, value) for key, value in zip(grid, values, strict=True)), words)
+
+
+def _label(key: str, value: Any) -> str:
+    """key=value; a mapping's values one after the other, its name first: protocol=smp of=l_osue."""
+    if not isinstance(value, Mapping):
+        return f"{key}={value}"
+    inner = {k: v for k, v in value.items() if k != "name"}
+    named = [f"{key}={value['name']}"] if "name" in value else []
+    return " ".join([*named, *(_label(k if named else f"{key}.{k}", v) for k, v in inner.items())])
 
 
 def _run_grid(source: str, overrides: Sequence[str], config: Mapping[str, Any], path: Path) -> int:
@@ -235,18 +269,22 @@ def _run_grid(source: str, overrides: Sequence[str], config: Mapping[str, Any], 
     path.mkdir(parents=True, exist_ok=True)
     save({key: value for key, value in config.items() if key != "out"}, path / GRID)
     console.print(f"{len(listed)} runs into {path}", highlight=False)
-    failed = 0
+    messages: list[str] = []
     for number, (cell, ready) in enumerate(zip(listed, prepared, strict=True), 1):
         folder = path / f"{_slug(cell.label)}-{_digest(ready.config)}"
         console.print(f"[bold]{number}/{len(listed)}[/bold] {cell.label}", highlight=False)
         try:
             code = _execute(ready.build(), folder, console)
         except UserError as error:
-            console.print(f"  failed: {error}", highlight=False, markup=False)
-            failed += 1
+            said = "as before" if str(error) in messages else str(error)
+            console.print(f"  failed: {said}", highlight=False, markup=False)
+            messages.append(str(error))
             continue
         if code:
             return code
+    failed = len(messages)
+    if failed == len(listed):
+        raise UserError(f"all {failed} runs failed: {messages[0]}")
     _summary([path], path / "report.html", str(config.get("name") or path.name), console)
     if failed:
         console.print(f"{failed} of {len(listed)} runs failed; see the messages above", highlight=False)
@@ -324,9 +362,9 @@ def _digest(config: Mapping[str, Any]) -> str:
 
 
 def _slug(text: str) -> str:
-    return "".join(
-        c if c.isalnum() or c in "._=-" else "-" for c in text.replace("strategy.name=", "").replace("strategy=", "")
-    )
+    for word in ("strategy.name=", "strategy=", "protocol.name=", "protocol="):
+        text = text.replace(word, "")
+    return "".join(c if c.isalnum() or c in "._=-" else "-" for c in text)
 
 
 def _existing(path: str) -> Path:

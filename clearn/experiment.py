@@ -42,11 +42,11 @@ def prepare(config: Mapping[str, Any]) -> Prepared[Experiment]:
         ConfigError: every unknown, missing or ill-typed option.
     """
     if "protocol" not in config:
-        from clearn import learning
+        from clearn.learning import prepare as prepare_learning
 
-        return learning.prepare(config)
+        return prepare_learning(config)
     if "strategy" in config:
         raise ConfigError("sections strategy and protocol are two kinds of experiment: keep one of them")
-    from clearn import collecting
+    from clearn.collecting import prepare as prepare_collecting
 
-    return collecting.prepare(config)
+    return prepare_collecting(config)

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from rich.status import Status
 
 
+MANY = 20  # steps from which not every one gets a line
+
+
 class Progress:
     """Shows nothing; the base of what shows something, and what tests use."""
 
@@ -28,6 +31,18 @@ class Progress:
     def boundary(self, accuracy: float | None, carried: int, limit: int | None) -> None:
         """A task is learned, weighed, written, rebuilt and scored."""
 
+    def round(self, index: int, users: int, repeats: int) -> None:
+        """Round `index` (from 0) of a collection starts: so many users, so many independent repeats."""
+
+    def collected(self, error: float, guess: float, worst_bytes: int) -> None:
+        """A round is counted, weighed, written, rebuilt and scored.
+
+        Args:
+            error: mean squared error after the headline's post-processing.
+            guess: that of guessing a uniform distribution.
+            worst_bytes: secret bytes that a device keeps at worst.
+        """
+
     def note(self, text: str) -> None:
         """Something a person should know."""
 
@@ -43,7 +58,7 @@ class ConsoleProgress(Progress):
         self._status: Status | None = None
         self._title, self._n, self._i = "", 0, 0
         self._epochs, self._expected = 0, 0
-        self._started = self._task_started = self._phase_started = self._shown = 0.0
+        self._started = self._task_started = self._phase_started = self._shown = self._printed = 0.0
         self._at_start = 0
 
     def begin(self, title: str, n_tasks: int, done: int) -> None:
@@ -79,16 +94,31 @@ class ConsoleProgress(Progress):
 
     def boundary(self, accuracy: float | None, carried: int, limit: int | None) -> None:
         """A task is learned, weighed, written, rebuilt and scored."""
-        done = self._i + 1
-        seconds = time.monotonic() - self._task_started
-        left = (time.monotonic() - self._started) / max(done - self._at_start, 1) * (self._n - done)
-        words = [f"{self._title}: task {done}/{self._n}"]
-        words.append("accuracy –" if accuracy is None else f"accuracy {accuracy:.1%}")
+        words = ["accuracy –" if accuracy is None else f"accuracy {accuracy:.1%}"]
         words.append(f"carries {carried:,} B" + (f" of {limit:,}" if limit is not None else ""))
-        words.append(f"{seconds:.1f} s")
+        self._done("task", words)
+
+    def round(self, index: int, users: int, repeats: int) -> None:
+        """Round `index` (from 0) of a collection starts: so many users, so many independent repeats."""
+        self._i, self._task_started = index, time.monotonic()
+        self._show(f"{users:,} users" + (f", {repeats} times" if repeats > 1 else ""), "round")
+
+    def collected(self, error: float, guess: float, worst_bytes: int) -> None:
+        """A round is counted, weighed, written, rebuilt and scored."""
+        words = [f"MSE {error:.3g} (guessing uniform {guess:.3g})", f"{worst_bytes:,} B on a device at worst"]
+        self._done("round", words)
+
+    def _done(self, unit: str, words: list[str]) -> None:
+        """One line a step; of many short ones, those a fifth of a second apart, and the last."""
+        done, now = self._i + 1, time.monotonic()
+        if self._n > MANY and done < self._n and now - self._printed < 0.2:
+            return
+        self._printed = now
+        left = (now - self._started) / max(done - self._at_start, 1) * (self._n - done)
+        line = [f"{self._title}: {unit} {done}/{self._n}", *words, f"{now - self._task_started:.1f} s"]
         if done < self._n:
-            words.append(f"about {left:.0f} s left")
-        self._console.print(" · ".join(words), highlight=False, soft_wrap=True)
+            line.append(f"about {left:.0f} s left")
+        self._console.print(" · ".join(line), highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Something a person should know."""
@@ -100,6 +130,6 @@ class ConsoleProgress(Progress):
             self._status.stop()
             self._status = None
 
-    def _show(self, text: str) -> None:
+    def _show(self, text: str, unit: str = "task") -> None:
         if self._status is not None:
-            self._status.update(f"{self._title}: task {self._i + 1}/{self._n} · {text}")
+            self._status.update(f"{self._title}: {unit} {self._i + 1}/{self._n} · {text}")

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def config(loaded: Mapping[str, Any], console: Console) -> None:
     """What a config will do, before it runs."""
     if "protocol" in loaded:
-        from clearn.collecting import planner
+        from clearn.collecting.planner import show
 
-        planner.show(loaded, console)
+        show(loaded, console)
     else:
         from clearn.learning import prepare
 

@@ -49,3 +49,26 @@ def test_the_config_sections_on_data_bind(tmp_path: Path) -> None:
         path = tmp_path / f"{number}.yaml"
         path.write_text(text)
         assert load(str(path))["stream"]["name"].endswith("incremental")
+
+
+def test_what_the_page_on_privacy_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from clearn import cli
+    from clearn.collecting import checks as protocol_checks
+
+    monkeypatch.chdir(tmp_path)
+    simulate, deploy, lazy = blocks("privacy.md", "python")
+    exec(compile(simulate, "privacy.md", "exec"), {})
+    assert (tmp_path / "runs/answers/state/0004.safetensors").exists()
+    exec(compile(deploy, "privacy.md", "exec"), {})
+    (tmp_path / "lazy_protocol.py").write_text(lazy)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    of = protocol_checks.subject("lazy_protocol:Lazy")
+    assert [problem for _, problem in protocol_checks.run(of) if problem] == []
+
+    rows = [f"{'abc'[i % 3]},{'xy'[i % 2]}" for i in range(60)]
+    (tmp_path / "people.csv").write_text("\n".join(["job,country", *rows]) + "\n")
+    (config,) = blocks("privacy.md", "yaml")
+    (tmp_path / "mine.yaml").write_text(config)
+    assert cli.main(["show", "mine.yaml"]) == 0
+    assert cli.main(["run", "mine.yaml", "runner.repeats=2", "out=runs/mine"]) == 0
+    assert (tmp_path / "runs/mine/report.html").exists()
