@@ -2,14 +2,16 @@
 
     load(paths) -> runs,  groups(runs) -> groups,  then terminal, markdown, csv or html
 
-Importing this package loads neither rich nor matplotlib; the writers that need them do.
+Runs of strategies (`learning`) and of protocols (`collections`) are told apart and never share a table. Importing this
+package loads neither rich nor matplotlib; the writers that need them do.
 """
 
 from __future__ import annotations
 
-from clearn.report.grouping import Group, groups
+from clearn.report.grouping import Group
+from clearn.report.loading import load
 from clearn.report.page import html
-from clearn.report.runs import Figures, Run, load
-from clearn.report.tables import csv, markdown, terminal
+from clearn.report.runs import Figures, Run
+from clearn.report.writing import csv, csv_files, groups, markdown, terminal
 
-__all__ = ["Figures", "Group", "Run", "csv", "groups", "html", "load", "markdown", "terminal"]
+__all__ = ["Figures", "Group", "Run", "csv", "csv_files", "groups", "html", "load", "markdown", "terminal"]

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from clearn.report.grouping import Group
-from clearn.report.look import MARKER_SIGNS, group_colour
+from clearn.report.look import HOLLOW_SIGNS, MARKER_SIGNS, group_colour
 
 
-def swatch(group: Group, index: Mapping[str, int]) -> str:
-    """Write a group's marker in its colour; `index` numbers the groups of a stream by label."""
-    at = index[group.label]
-    sign = MARKER_SIGNS[at % len(MARKER_SIGNS)]
-    return f'<span class="mark" style="color:var(--{group_colour(at)})" aria-hidden="true">{sign}</span>'
+def swatch(number: int, hollow: bool = False) -> str:
+    """Write the marker of the number-th group of a stream in its colour."""
+    signs = HOLLOW_SIGNS if hollow else MARKER_SIGNS
+    sign = signs[number % len(signs)]
+    return f'<span class="mark" style="color:var(--{group_colour(number)})" aria-hidden="true">{sign}</span>'
 
 
-def heading(group: Group, index: Mapping[str, int]) -> str:
+def heading(label: str, number: int, hollow: bool = False) -> str:
     """Write a group's marker and label above its figure."""
-    return f"<h4>{swatch(group, index)} {escape(group.label)}</h4>"
+    return f"<h4>{swatch(number, hollow)} {escape(label)}</h4>"
 
 
 def legend(items: Iterable[tuple[str, str]]) -> str:
@@ -55,3 +54,24 @@ def _left(column: int) -> str:
 def box(variable: str) -> str:
     """Write a small box filled with a colour variable."""
     return f'<span class="box" style="background:var(--{variable})" aria-hidden="true"></span>'
+
+
+def counted(n: int, word: str) -> str:
+    """Print a number of things.
+
+    >>> counted(1, "run"), counted(1200, "repeat")
+    ('1 run', '1,200 repeats')
+    """
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
+
+
+def terms(intro: str, told: Mapping[str, str]) -> str:
+    """Write definitions: term -> text."""
+    listed = "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in told.items())
+    return f'<div class="card"><p>{escape(intro)}</p><dl class="terms">{listed}</dl></div>'
+
+
+def stroke(style: str, thin: bool = False, colour: str = "ink") -> str:
+    """Write a short line for a legend: solid, dashed or dotted, in a colour variable."""
+    width = "1px" if thin else "2px"
+    return f'<span class="dash" style="border-top:{width} {style} var(--{colour})" aria-hidden="true"></span>'

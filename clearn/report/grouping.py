@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-import numpy as np
+from clearn.metrics import Spread, spread
+from clearn.report.configs import flat
+from clearn.report.runs import Run
 
-from clearn.metrics import Floats, OldNew, Spread, accuracy_matrix, old_new, pooled_accuracy, spread
-from clearn.report.runs import Run, section
-
-SEEDS = ("seed", "stream.order_seed", "name", "out")  # what may differ within a group
+R = TypeVar("R", bound=Run)
+G = TypeVar("G", bound="Group[Any]")
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class Group(Generic[R]):
     """Runs of one config.
 
     Attributes:
-        method: the strategy's name.
+        method: the strategy's or protocol's name.
         label: short and unique within the report: the method, with what tells its groups apart.
         options: what differs between the groups of this stream, dotted config keys to values.
         setting: the stream, in words; only groups of one setting are compared.
@@ -32,21 +32,21 @@ class Group:
     label: str
     options: dict[str, str]
     setting: str
-    runs: tuple[Run, ...]
+    runs: tuple[R, ...]
 
     @cached_property
-    def finished(self) -> tuple[Run, ...]:
+    def finished(self) -> tuple[R, ...]:
         """The runs behind every mean: finished, and no two of the same seeds."""
         first = {json.dumps(run.seeds, default=str): run for run in reversed(self.runs) if run.finished}
         return tuple(run for run in self.runs if run in first.values())
 
     @property
-    def unfinished(self) -> tuple[Run, ...]:
+    def unfinished(self) -> tuple[R, ...]:
         """Runs going on, stopped, failed or damaged; in no mean."""
         return tuple(run for run in self.runs if not run.finished)
 
     @property
-    def repeated(self) -> tuple[Run, ...]:
+    def repeated(self) -> tuple[R, ...]:
         """Finished runs with the seeds of another one of the group; in no mean, as they tell nothing new."""
         return tuple(run for run in self.runs if run.finished and run not in self.finished)
 
@@ -61,57 +61,13 @@ class Group:
         return self.runs[0].config
 
     @property
-    def readouts(self) -> tuple[str, ...]:
-        """The read-outs that finished runs were scored by, the headline first."""
-        names = sorted({readout for run in self.finished for readout in run.counts})
-        return tuple(sorted(names, key=lambda name: name != self.headline))
-
-    @property
     def headline(self) -> str | None:
-        """The read-out that the method is judged by."""
+        """The read-out or post-processing that is judged."""
         return next((run.headline for run in self.finished if run.headline), None)
 
-    def spread(self, number: Callable[[Run], float | None]) -> Spread | None:
+    def spread(self, number: Callable[[R], float | None]) -> Spread | None:
         """Summarise a number over the finished runs."""
         return spread(number(run) for run in self.finished)
-
-    def number(self, readout: str | None, name: str) -> Spread | None:
-        """Summarise a number of `metrics.DEFINITIONS` over the finished runs."""
-        return self.spread(lambda run: run.number(readout, name)) if readout else None
-
-    def curve(self, readout: str) -> list[Spread | None]:
-        """Give accuracy.pooled after each step."""
-        curves = [
-            pooled_accuracy(run.counts[readout].correct, run.counts[readout].total)
-            for run in self.finished
-            if readout in run.counts
-        ]
-        return [spread(None if np.isnan(a) else float(a) for a in step) for step in zip(*curves, strict=True)]
-
-    def matrix(self, readout: str) -> Floats:
-        """Give R, (n, n), averaged over the finished runs; NaN where nothing was measured."""
-        counts = [run.counts[readout] for run in self.finished if readout in run.counts]
-        return np.mean([accuracy_matrix(one.correct, one.total) for one in counts], axis=0)
-
-    def old_new(self, readout: str) -> list[OldNew] | None:
-        """Give old and new accuracy after each step, each averaged over the finished runs; None if undefined."""
-        splits = [old_new(run.counts[readout]) for run in self.finished if readout in run.counts]
-        known = [split for split in splits if split is not None]
-        if not known or len(known) < len(splits):
-            return None
-
-        def mean(values: Iterable[float | None]) -> float | None:
-            found = spread(values)
-            return None if found is None else found.mean
-
-        return [
-            OldNew(
-                mean(one.old for one in step),
-                mean(one.new for one in step),
-                mean(one.harmonic_mean for one in step),
-            )
-            for step in zip(*known, strict=True)
-        ]
 
     def categories(self) -> list[dict[str, float]]:
         """Give carried bytes by category after each step, averaged over the finished runs."""
@@ -130,164 +86,57 @@ class Group:
         }
 
 
-def groups(runs: Sequence[Run]) -> list[Group]:
-    """Group runs that differ only in `SEEDS`, best headline first within each setting.
+def by_config(runs: Sequence[R], free: Sequence[str]) -> list[list[R]]:
+    """Put runs together whose configs agree but for the keys in `free`.
 
     A forked run is apart from runs that used its config from the start, and so are streams of other lengths.
     """
-    members: dict[str, list[Run]] = {}
+    members: dict[str, list[R]] = {}
     for run in runs:
-        members.setdefault(_identity(run), []).append(run)
-    kinds = list(members.values())
-
-    streams = [_flat(section(kind[0].config, "stream")) for kind in kinds]
-    names = [_setting(stream, streams) for stream in streams]
-    found: list[Group] = []
-    for name in dict.fromkeys(names):
-        found += _label([kind for kind, other in zip(kinds, names, strict=True) if other == name], name)
-    return found
+        members.setdefault(_identity(run, free), []).append(run)
+    return list(members.values())
 
 
-def settings(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """Split groups by the stream they learned; numbers of different streams are not comparable."""
-    apart: dict[str, list[Group]] = {}
-    for group in groups:
-        apart.setdefault(group.setting, []).append(group)
-    return apart
-
-
-def memory_curves(groups: Sequence[Group], delta: bool) -> dict[str, list[tuple[float, float]]]:
-    """Give accuracy for memory where a method was run under several budgets.
-
-    Args:
-        groups: of one setting.
-        delta: weigh without shared pretrained weights.
-
-    Returns:
-        By label without the budget, at least two points (MiB at the largest step, average_incremental_accuracy.pooled
-        of the headline read-out), memory ascending.
-    """
-    series: dict[str, list[Group]] = {}
-    for group in groups:
-        if group.n:
-            rest = {key: value for key, value in _flat(group.config).items() if key not in (*SEEDS, "budget.bytes")}
-            series.setdefault(json.dumps(rest, sort_keys=True, default=str), []).append(group)
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for members in series.values():
-        points = {}
-        for group in members:
-            size = group.spread(lambda run: largest(run, delta))
-            accuracy = group.number(group.headline, "average_incremental_accuracy.pooled")
-            if size and accuracy:
-                points[size.mean / 2**20] = accuracy.mean
-        if len(points) > 1:
-            options = {key: value for key, value in members[0].options.items() if not key.startswith("budget.bytes")}
-            name = _named(members[0].method, options)
-            curves[f"{name} ({members[0].runs[0].name})" if name in curves else name] = sorted(points.items())
-    return curves
-
-
-def largest(run: Run, delta: bool = False) -> float | None:
-    """Give the most bytes carried after any step, with or without shared pretrained weights."""
-    return max((float(step.delta if delta else step.total) for step in run.figures), default=None)
-
-
-def _identity(run: Run) -> str:
+def _identity(run: Run, free: Sequence[str]) -> str:
     if not run.config:
         return f"unreadable {run.path}"
-    config = {key: value for key, value in _flat(run.config).items() if key not in SEEDS}
+    config = {key: value for key, value in flat(run.config).items() if key not in free}
     fork = run.environment.get("forked_from")
     after = fork.get("step", True) if isinstance(fork, dict) else bool(fork)
     return json.dumps([config, after, run.steps], sort_keys=True, default=str)
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Give a nested config with dotted keys; a section given by its bare name has it under `.name`."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        elif not prefix and key in ("stream", "strategy") and isinstance(value, str):
-            flat[f"{key}.name"] = value
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+def settings(groups: Sequence[G]) -> dict[str, list[G]]:
+    """Split groups by the stream they went through; numbers of different streams are not comparable."""
+    apart: dict[str, list[G]] = {}
+    for group in groups:
+        apart.setdefault(group.setting, []).append(group)
+    return apart
 
 
-def _differing(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Name the keys on whose values the configs do not agree, in order of appearance.
-
-    Where a section is off (`budget: null`), its keys are not missing: the section itself is what differs.
-    """
-
-    def text(config: dict[str, Any], key: str) -> str | None:
-        parents = [key[:at] for at, letter in enumerate(key) if letter == "."]
-        return None if any(parent in config for parent in parents) else _text(config.get(key, "not set"))
-
-    keys = dict.fromkeys(key for config in configs for key in config)
-    return [key for key in keys if len({text(config, key) for config in configs} - {None}) > 1]
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_text, value)) + "]"
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "yes", False: "no"}[value]
-    return str(value)
+def left_out(groups: Sequence[Group[Any]]) -> list[tuple[Run, Group[Any], str]]:
+    """List the runs that are in no mean, with the reason."""
+    found: list[tuple[Run, Group[Any], str]] = []
+    for group in groups:
+        for run in group.unfinished:
+            reached = f"{run.state} after {run.word} {run.step}" + (f" of {run.steps}" if run.steps else "")
+            found.append((run, group, reached + (f": {run.message}" if run.message else "")))
+        for run in group.repeated:
+            twin = next(other for other in group.finished if other.seeds == run.seeds)
+            found.append((run, group, f"has the seeds of {twin.name}, so it adds nothing to the mean"))
+    return found
 
 
-def _named(method: str, options: dict[str, str]) -> str:
-    """Put options behind a method, each by the last part of its key."""
-    return " ".join([method, *(f"{key.rpartition('.')[2]}={value}" for key, value in options.items())])
-
-
-def _setting(stream: dict[str, Any], streams: Sequence[dict[str, Any]]) -> str:
-    """Name a stream by its kind and data, and by what tells it apart from others of the same kind and data."""
-
-    def plain(one: dict[str, Any]) -> list[str]:
-        return [_text(one.get("name", "unknown stream")), _text(one.get("data", one.get("data.name", "")))]
-
-    known = ("name", "data", "data.name", "order_seed")
-    apart = _differing([one for one in streams if plain(one) == plain(stream)])
-    words = [f"{key}={_text(stream[key])}" for key in apart if key in stream and key not in known]
-    return " · ".join(word for word in (*plain(stream), *words) if word)
-
-
-def _label(kinds: Sequence[Sequence[Run]], setting: str) -> list[Group]:
-    """Turn the runs of each config of one setting into groups that say what tells them apart."""
-    configs = [
-        {key: value for key, value in _flat(kind[0].config).items() if key not in (*SEEDS, "strategy.name")}
-        for kind in kinds
-    ]
-    methods = [str(section(kind[0].config, "strategy").get("name") or kind[0].name) for kind in kinds]
-    shared = _differing(
-        [{key: v for key, v in config.items() if not key.startswith("strategy.")} for config in configs]
-    )
-
-    found = []
-    for kind, config, method in zip(kinds, configs, methods, strict=True):
-        peers = [other for other, name in zip(configs, methods, strict=True) if name == method]
-        own = _differing(peers)
-        options = {key: _text(config.get(key)) for key in config if key in own or key in shared}
-        told_apart = {key: value for key, value in options.items() if key in own}
-        if kind[0].environment.get("forked_from"):
-            told_apart["forked"] = options["forked"] = "yes"
-        if any(not step.rebuilt for run in kind for step in run.figures):
-            options["runner.rebuild"] = "no"  # weighed, but not proven to be enough to go on from
-        found.append(Group(method, _named(method, told_apart), options, setting, tuple(kind)))
-
-    labels = [group.label for group in found]
-    unique = [
-        group if labels.count(group.label) == 1 else _renamed(group, f"{group.label} ({group.runs[0].name})")
-        for group in found
-    ]
-    return sorted(unique, key=lambda group: (-_headline(group), group.label))
-
-
-def _renamed(group: Group, label: str) -> Group:
-    return Group(group.method, label, group.options, group.setting, group.runs)
-
-
-def _headline(group: Group) -> float:
-    found = group.number(group.headline, "average_incremental_accuracy.pooled")
-    return found.mean if found else -1.0
+def looks(apart: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:
+    """Number the labels of each setting for colour and marker; a label keeps its number over settings if it can."""
+    last: dict[str, int] = {}
+    found: dict[str, dict[str, int]] = {}
+    for setting, labels in apart.items():
+        look = {label: last[label] for label in labels if label in last}
+        free = (number for number in range(len(last) + len(labels)) if number not in look.values())
+        for label in labels:
+            if label not in look:
+                look[label] = next(free)
+        last |= look
+        found[setting] = look
+    return found

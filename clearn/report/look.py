@@ -13,6 +13,7 @@ INKS = {
     "accent": ("#1f5fb0", "#7fb2f5"),
     "heat": ("#0e3f82", "#6fabf5"),
     "heat-ink": ("#ffffff", "#0d1420"),
+    "wrong": ("#b3261e", "#ff8f85"),
 }
 
 GROUPS = {
@@ -49,6 +50,7 @@ CATEGORIES = {
 
 PHASES = {
     "train": ("#2b5c9e", "#5b93dd"),
+    "report": ("#4a78b5", "#4f86cf"),
     "data": ("#79a9df", "#a5c8f2"),
     "select": ("#e07b2e", "#ea8b40"),
     "evaluate": ("#2e8b58", "#45a873"),
@@ -59,6 +61,7 @@ PHASES = {
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "<")
 MARKER_SIGNS = ("●", "■", "▲", "◆", "▼", "✚", "✖", "⬟", "⬢", "◀")
+HOLLOW_SIGNS = ("○", "□", "△", "◇", "▽", "✙", "✗", "⬠", "⬡", "◁")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
 
 VARIABLES = {**INKS, **GROUPS, **CATEGORIES, **PHASES}
@@ -139,6 +142,7 @@ th button:hover{color:var(--accent)}
 th[aria-sort] button{color:var(--ink);font-weight:600;text-decoration:underline;text-underline-offset:4px;
  text-decoration-thickness:2px;text-decoration-color:var(--accent)}
 th[aria-sort=ascending] button{text-decoration-style:dotted}
+.main:not(:has([aria-sort])) tr.next>*{border-top:2px solid var(--line)}
 .name{font-weight:600}
 .marked{white-space:nowrap}
 .main th[scope=row]{padding-left:4px}
@@ -146,6 +150,8 @@ th[aria-sort=ascending] button{text-decoration-style:dotted}
 .sd{display:block;color:var(--muted);font-size:12px;line-height:1.3}
 .headline{font-weight:650}
 .headline .sd{font-weight:400}
+.flag{display:block;color:var(--wrong);font-size:12px;font-weight:600;line-height:1.25;white-space:normal;
+ width:min-content;margin-left:auto}
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;list-style:none;margin:6px 0 8px;padding:0;font-size:14px}
 .legend li{display:flex;align-items:center;gap:7px}
 .mark{flex:none;width:1.1em;text-align:center;line-height:1}
@@ -154,12 +160,16 @@ th[aria-sort=ascending] button{text-decoration-style:dotted}
 .heat td{min-width:42px;padding:6px 2px;font-size:13px;text-align:center;
  border:2px solid var(--surface);border-radius:5px;
  background:color-mix(in oklab,var(--heat) var(--v),var(--surface))}
+.heat.fine td{min-width:68px}
 .heat td.high{color:var(--heat-ink)}
 .heat td.none{background:none}
+.heat td.worse{outline:2px solid var(--wrong);outline-offset:-4px}
 .heat th{border:0;padding:4px 6px;color:var(--muted);font-size:13px;text-align:center}
 .heat thead tr:last-child th{border:0}
 .heat th[scope=row]{text-align:right;white-space:nowrap}
-h2+.card>details:first-child{margin-top:0}
+h2+.card>details:first-child,.card>details:first-child{margin-top:0}
+h2.part{font-size:26px;margin:64px 0 -20px;padding-top:26px;border-top:2px solid var(--line)}
+header+h2.part{margin-top:36px}
 details{margin-top:10px;font-size:14px}
 summary{cursor:pointer;color:var(--accent);width:fit-content}
 details>.scroll{margin-top:8px}

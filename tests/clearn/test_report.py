@@ -18,8 +18,9 @@ from rich.console import Console
 
 from clearn import report
 from clearn.errors import UserError
-from clearn.report.grouping import memory_curves, settings
-from clearn.report.tables import cell, number_text
+from clearn.report.columns import cell, number_text
+from clearn.report.grouping import settings
+from clearn.report.learning.grouping import memory_curves
 
 STREAM = {"name": "class_incremental", "data": "digits", "order_seed": 0}
 BUDGET = {"bytes": 5000, "policy": "every", "count": "full"}

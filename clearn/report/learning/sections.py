@@ -1,4 +1,4 @@
-"""The figures' sections of the page: heading, legend, drawing, caption, and the numbers behind it as a table."""
+"""The figures' sections of the learning part: heading, legend, drawing, caption, and the numbers behind it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 
 from clearn.metrics import Floats, OldNew, class_accuracy, common_interval, curve_areas
 from clearn.report.blocks import box, details, figure, heading, legend, swatch
-from clearn.report.grouping import Group, largest, memory_curves
-from clearn.report.look import CATEGORIES, PHASES, known
-from clearn.report.tables import bytes_text, cell
+from clearn.report.columns import bytes_text, cell
+from clearn.report.learning.grouping import LearningGroup, largest, memory_curves
+from clearn.report.look import CATEGORIES, known
 
 HEADLINE = "average_incremental_accuracy.pooled"
 STRONG = 0.66  # accuracy from which a shaded cell carries the other ink, for contrast in both modes
 MOST_SHOWN = 20  # rows and columns of a task matrix
 
 
-def accuracy(groups: Sequence[Group], index: Mapping[str, int], number: int) -> str:
+def accuracy(groups: Sequence[LearningGroup], index: Mapping[str, int], number: int) -> str:
     """Draw accuracy as tasks are learned; a read-out that is not the headline is dotted."""
-    from clearn.report.figures import accuracy_curves
+    from clearn.report.learning.figures import accuracy_curves
 
     lines = [(group, readout, group.curve(readout)) for group in groups for readout in group.readouts]
     if not lines:
@@ -33,7 +33,8 @@ def accuracy(groups: Sequence[Group], index: Mapping[str, int], number: int) -> 
         f"a{number}",
     )
     named = [
-        (swatch(group, index), f"{group.label} ({group.headline})" if several else group.label) for group in groups
+        (swatch(index[group.label]), f"{group.label} ({group.headline})" if several else group.label)
+        for group in groups
     ]
     steps = max(len(curve) for _, _, curve in lines)
     rows = [
@@ -50,9 +51,9 @@ def accuracy(groups: Sequence[Group], index: Mapping[str, int], number: int) -> 
     return figure("Accuracy as tasks are learned", legend(named) + svg, caption, numbers)
 
 
-def memory(groups: Sequence[Group], index: Mapping[str, int], number: int) -> str:
+def memory(groups: Sequence[LearningGroup], index: Mapping[str, int], number: int) -> str:
     """Draw accuracy for memory; learners from scratch and from pretrained weights never share an axis."""
-    from clearn.report.figures import accuracy_for_memory
+    from clearn.report.learning.figures import accuracy_for_memory
 
     found = []
     for kind, delta in (("from scratch", False), ("from shared pretrained weights", True)):
@@ -72,16 +73,16 @@ def memory(groups: Sequence[Group], index: Mapping[str, int], number: int) -> st
         caption += "; up and to the left is better. Bars: one standard deviation."
         caption += " Lines join the budgets of one method." if curves else ""
         both = any(map(_pretrained, groups)) and not all(map(_pretrained, groups))
-        named = [(swatch(group, index), group.label) for group in members]
+        named = [(swatch(index[group.label]), group.label) for group in members]
         found.append(figure(f"Accuracy for memory{f', {kind}' if both else ''}", legend(named) + svg, caption))
     return "\n".join(found)
 
 
-def _pretrained(group: Group) -> bool:
+def _pretrained(group: LearningGroup) -> bool:
     return any(step.shared for run in group.finished for step in run.figures)
 
 
-def areas(groups: Sequence[Group]) -> str:
+def areas(groups: Sequence[LearningGroup]) -> str:
     """Tabulate areas under accuracy-for-memory curves where two or more methods have one."""
     parts = []
     for delta in (False, True):
@@ -109,9 +110,9 @@ def areas(groups: Sequence[Group]) -> str:
     return f'<div class="card">{"".join(parts)}</div>' if parts else ""
 
 
-def carried(groups: Sequence[Group], index: Mapping[str, int], number: int) -> str:
+def carried(groups: Sequence[LearningGroup], index: Mapping[str, int], number: int) -> str:
     """Draw the bytes carried after each step by category; shared pretrained weights are told, not drawn."""
-    from clearn.report.figures import carried_bytes
+    from clearn.report.learning.figures import carried_bytes
 
     weighed = {group.label: group.categories() for group in groups}
     budgets = {group.label: _budgets(group) for group in groups}
@@ -126,7 +127,7 @@ def carried(groups: Sequence[Group], index: Mapping[str, int], number: int) -> s
         svg = carried_bytes(weighed[group.label], budgets[group.label], top, f"b{number}-{index[group.label]}")
         shared = group.spread(lambda run: float(run.figures[-1].shared))
         apart = f'<p class="note">and {bytes_text(shared.mean)} shared pretrained</p>' if shared and shared.mean else ""
-        figures.append(f"<div>{heading(group, index)}{svg}{apart}</div>")
+        figures.append(f"<div>{heading(group.label, index[group.label])}{svg}{apart}</div>")
 
     order = [*CATEGORIES, *sorted(present - set(CATEGORIES))]
     shown = [category for category in order if category in present and category != "shared_pretrained"]
@@ -159,17 +160,17 @@ def carried(groups: Sequence[Group], index: Mapping[str, int], number: int) -> s
     )
 
 
-def _counting(group: Group) -> Any:
+def _counting(group: LearningGroup) -> Any:
     budget = group.config.get("budget")
     return budget.get("count") if isinstance(budget, dict) else None
 
 
-def _budgets(group: Group) -> list[float | None]:
+def _budgets(group: LearningGroup) -> list[float | None]:
     """Give the budget after each step, of the first run: it is part of the config, so all runs share it."""
     return [None if step.budget is None else float(step.budget) for step in group.finished[0].figures]
 
 
-def matrices(groups: Sequence[Group], index: Mapping[str, int]) -> str:
+def matrices(groups: Sequence[LearningGroup], index: Mapping[str, int]) -> str:
     """Shade the accuracy of every task after every step."""
     shown = [group for group in groups if group.headline]
     several = len({readout for group in shown for readout in group.readouts}) > 1
@@ -177,7 +178,10 @@ def matrices(groups: Sequence[Group], index: Mapping[str, int]) -> str:
     for group in shown:
         assert group.headline is not None
         readout = f'<p class="note">read-out: {escape(group.headline)}</p>' if several else ""
-        bodies.append(f"<div>{heading(group, index)}{readout}{_heat(group.matrix(group.headline), group.label)}</div>")
+        bodies.append(
+            f"<div>{heading(group.label, index[group.label])}{readout}"
+            f"{_heat(group.matrix(group.headline), group.label)}</div>"
+        )
     if not bodies:
         return ""
     caption = (
@@ -214,9 +218,9 @@ def _shade(accuracy: float) -> str:
     return f'<td{high} style="--v:{100 * accuracy:.0f}%">{100 * accuracy:.1f}</td>'
 
 
-def classes(groups: Sequence[Group], index: Mapping[str, int], number: int) -> str:
+def classes(groups: Sequence[LearningGroup], index: Mapping[str, int], number: int) -> str:
     """Draw the accuracy on each class after the last step, old and new ones apart."""
-    from clearn.report.figures import class_bars
+    from clearn.report.learning.figures import class_bars
 
     bodies, rows, repeats = [], [], False
     for group in groups:
@@ -229,7 +233,7 @@ def classes(groups: Sequence[Group], index: Mapping[str, int], number: int) -> s
         last = split[-1] if split else None
         svg = class_bars(accuracy, labels, new, index[group.label], f"c{number}-{index[group.label]}")
         words = _old_new_words(last) if last else ""
-        bodies.append(f'<div>{heading(group, index)}{svg}<p class="note">{words}</p></div>')
+        bodies.append(f'<div>{heading(group.label, index[group.label])}{svg}<p class="note">{words}</p></div>')
         rows += _old_new_rows(group, split)
     if not bodies:
         return ""
@@ -251,7 +255,7 @@ def classes(groups: Sequence[Group], index: Mapping[str, int], number: int) -> s
     return figure(title, f'<div class="many">{"".join(bodies)}</div>', caption, numbers)
 
 
-def _last_classes(group: Group, readout: str) -> tuple[Floats, list[int], list[bool] | None]:
+def _last_classes(group: LearningGroup, readout: str) -> tuple[Floats, list[int], list[bool] | None]:
     """Give (accuracy, label, new) per class after the last step, in the order learned, then by label."""
     counts = [run.counts[readout] for run in group.finished if readout in run.counts]
     first, origin = counts[0], counts[0].origin
@@ -272,7 +276,7 @@ def _old_new_words(last: OldNew) -> str:
     return " · ".join(f"{word} {100 * value:.1f} %" for word, value in parts if value is not None)
 
 
-def _old_new_rows(group: Group, split: Sequence[OldNew] | None) -> list[list[str]]:
+def _old_new_rows(group: LearningGroup, split: Sequence[OldNew] | None) -> list[list[str]]:
     picks: list[tuple[str, Callable[[OldNew], float | None]]] = [
         ("old", lambda one: one.old),
         ("new", lambda one: one.new),
@@ -283,20 +287,3 @@ def _old_new_rows(group: Group, split: Sequence[OldNew] | None) -> list[list[str
         values = [pick(one) for one in split or ()]
         rows.append([f"{group.label}, {word}", *("–" if value is None else f"{100 * value:.1f}" for value in values)])
     return rows
-
-
-def time(groups: Sequence[Group], number: int) -> str:
-    """Draw where the wall time went."""
-    from clearn.report.figures import time_split
-
-    splits = [(group.label, group.seconds()) for group in groups]
-    phases = {phase for _, split in splits for phase, taken in split.items() if taken}
-    if not phases:
-        return ""
-    order = [phase for phase in (*PHASES, *sorted(phases - set(PHASES))) if phase in phases]
-    named = [(box(known(phase, PHASES, "other-phase")), phase) for phase in order]
-    rows = [[label, *(f"{split.get(phase, 0):,.2f}" for phase in order)] for label, split in splits]
-    numbers = details("Seconds by phase", ["method", *order], rows)
-    caption = "Wall time over the whole stream by phase, mean over runs; compare runs of one machine and load only."
-    svg = time_split(splits, f"t{number}").replace("<svg ", '<svg class="wide" ', 1)
-    return figure("Where the time went", legend(named) + svg, caption, numbers)

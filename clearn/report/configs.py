@@ -1,0 +1,66 @@
+"""What tells configurations apart, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+SECTIONS = ("stream", "strategy", "protocol")  # a bare value there is its name
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Give a nested config with dotted keys; a section given by its bare name has it under `.name`."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            found |= flat(value, f"{prefix}{key}.")
+        elif not prefix and key in SECTIONS and isinstance(value, str):
+            found[f"{key}.name"] = value
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """Name the keys on whose values flat configs do not agree, in order of appearance.
+
+    Where a section is off (`budget: null`), its keys are not missing: the section itself is what differs.
+    """
+
+    def text(config: dict[str, Any], key: str) -> str | None:
+        parents = [key[:at] for at, letter in enumerate(key) if letter == "."]
+        return None if any(parent in config for parent in parents) else value_text(config.get(key, "not set"))
+
+    keys = dict.fromkeys(key for config in configs for key in config)
+    return [key for key in keys if len({text(config, key) for config in configs} - {None}) > 1]
+
+
+def value_text(value: Any) -> str:
+    """Print a value of a config."""
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(value_text, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return str(value)
+
+
+def named(method: str, options: dict[str, str]) -> str:
+    """Put options behind a method, each by the last part of its key."""
+    return " ".join([method, *(f"{key.rpartition('.')[2]}={value}" for key, value in options.items())])
+
+
+def setting(stream: dict[str, Any], streams: Sequence[dict[str, Any]]) -> str:
+    """Name a stream by its kind and data, and by what tells it apart from others of the same kind and data.
+
+    Args:
+        stream: its section of a config, flat.
+        streams: of all runs of the report.
+    """
+
+    def plain(one: dict[str, Any]) -> list[str]:
+        return [value_text(one.get("name", "unknown stream")), value_text(one.get("data", one.get("data.name", "")))]
+
+    told = ("name", "data", "data.name", "order_seed")
+    apart = differing([one for one in streams if plain(one) == plain(stream)])
+    words = [f"{key}={value_text(stream[key])}" for key in apart if key in stream and key not in told]
+    return " · ".join(word for word in (*plain(stream), *words) if word)

@@ -1,0 +1,150 @@
+"""Groups of learning runs: curves, matrices and splits averaged over runs that differ only in their seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from clearn.metrics import Floats, OldNew, Spread, accuracy_matrix, old_new, pooled_accuracy, spread
+from clearn.report.configs import differing, flat, named, setting, value_text
+from clearn.report.grouping import Group, by_config
+from clearn.report.learning.runs import LearningRun
+from clearn.report.runs import section
+
+SEEDS = ("seed", "stream.order_seed", "name", "out")  # what may differ within a group
+
+
+@dataclass(frozen=True, eq=False)
+class LearningGroup(Group[LearningRun]):
+    """Runs of one config of a strategy."""
+
+    @property
+    def readouts(self) -> tuple[str, ...]:
+        """The read-outs that finished runs were scored by, the headline first."""
+        names = sorted({readout for run in self.finished for readout in run.counts})
+        return tuple(sorted(names, key=lambda name: name != self.headline))
+
+    def number(self, readout: str | None, name: str) -> Spread | None:
+        """Summarise a number of `metrics.DEFINITIONS` over the finished runs."""
+        return self.spread(lambda run: run.number(readout, name)) if readout else None
+
+    def curve(self, readout: str) -> list[Spread | None]:
+        """Give accuracy.pooled after each step."""
+        curves = [
+            pooled_accuracy(run.counts[readout].correct, run.counts[readout].total)
+            for run in self.finished
+            if readout in run.counts
+        ]
+        return [spread(None if np.isnan(a) else float(a) for a in step) for step in zip(*curves, strict=True)]
+
+    def matrix(self, readout: str) -> Floats:
+        """Give R, (n, n), averaged over the finished runs; NaN where nothing was measured."""
+        counts = [run.counts[readout] for run in self.finished if readout in run.counts]
+        return np.mean([accuracy_matrix(one.correct, one.total) for one in counts], axis=0)
+
+    def old_new(self, readout: str) -> list[OldNew] | None:
+        """Give old and new accuracy after each step, each averaged over the finished runs; None if undefined."""
+        splits = [old_new(run.counts[readout]) for run in self.finished if readout in run.counts]
+        known = [split for split in splits if split is not None]
+        if not known or len(known) < len(splits):
+            return None
+
+        def mean(values: Iterable[float | None]) -> float | None:
+            found = spread(values)
+            return None if found is None else found.mean
+
+        return [
+            OldNew(
+                mean(one.old for one in step),
+                mean(one.new for one in step),
+                mean(one.harmonic_mean for one in step),
+            )
+            for step in zip(*known, strict=True)
+        ]
+
+
+def groups(runs: Sequence[LearningRun]) -> list[LearningGroup]:
+    """Group runs that differ only in `SEEDS`, best headline first within each setting.
+
+    A forked run is apart from runs that used its config from the start, and so are streams of other lengths.
+    """
+    kinds = by_config(runs, SEEDS)
+    streams = [flat(section(kind[0].config, "stream")) for kind in kinds]
+    names = [setting(stream, streams) for stream in streams]
+    found: list[LearningGroup] = []
+    for name in dict.fromkeys(names):
+        found += _label([kind for kind, other in zip(kinds, names, strict=True) if other == name], name)
+    return found
+
+
+def memory_curves(groups: Sequence[LearningGroup], delta: bool) -> dict[str, list[tuple[float, float]]]:
+    """Give accuracy for memory where a method was run under several budgets.
+
+    Args:
+        groups: of one setting.
+        delta: weigh without shared pretrained weights.
+
+    Returns:
+        By label without the budget, at least two points (MiB at the largest step, average_incremental_accuracy.pooled
+        of the headline read-out), memory ascending.
+    """
+    series: dict[str, list[LearningGroup]] = {}
+    for group in groups:
+        if group.n:
+            rest = {key: value for key, value in flat(group.config).items() if key not in (*SEEDS, "budget.bytes")}
+            series.setdefault(json.dumps(rest, sort_keys=True, default=str), []).append(group)
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for members in series.values():
+        points = {}
+        for group in members:
+            size = group.spread(lambda run: largest(run, delta))
+            accuracy = group.number(group.headline, "average_incremental_accuracy.pooled")
+            if size and accuracy:
+                points[size.mean / 2**20] = accuracy.mean
+        if len(points) > 1:
+            options = {key: value for key, value in members[0].options.items() if not key.startswith("budget.bytes")}
+            name = named(members[0].method, options)
+            curves[f"{name} ({members[0].runs[0].name})" if name in curves else name] = sorted(points.items())
+    return curves
+
+
+def largest(run: LearningRun, delta: bool = False) -> float | None:
+    """Give the most bytes carried after any step, with or without shared pretrained weights."""
+    return max((float(step.delta if delta else step.total) for step in run.figures), default=None)
+
+
+def _label(kinds: Sequence[Sequence[LearningRun]], setting: str) -> list[LearningGroup]:
+    """Turn the runs of each config of one setting into groups that say what tells them apart."""
+    configs = [
+        {key: value for key, value in flat(kind[0].config).items() if key not in (*SEEDS, "strategy.name")}
+        for kind in kinds
+    ]
+    methods = [str(section(kind[0].config, "strategy").get("name") or kind[0].name) for kind in kinds]
+    shared = differing([{key: v for key, v in config.items() if not key.startswith("strategy.")} for config in configs])
+
+    found = []
+    for kind, config, method in zip(kinds, configs, methods, strict=True):
+        peers = [other for other, name in zip(configs, methods, strict=True) if name == method]
+        own = differing(peers)
+        options = {key: value_text(config.get(key)) for key in config if key in own or key in shared}
+        told_apart = {key: value for key, value in options.items() if key in own}
+        if kind[0].environment.get("forked_from"):
+            told_apart["forked"] = options["forked"] = "yes"
+        if any(not step.rebuilt for run in kind for step in run.figures):
+            options["runner.rebuild"] = "no"  # weighed, but not proven to be enough to go on from
+        found.append(LearningGroup(method, named(method, told_apart), options, setting, tuple(kind)))
+
+    labels = [group.label for group in found]
+    unique = [
+        group if labels.count(group.label) == 1 else replace(group, label=f"{group.label} ({group.runs[0].name})")
+        for group in found
+    ]
+    return sorted(unique, key=lambda group: (-_headline(group), group.label))
+
+
+def _headline(group: LearningGroup) -> float:
+    found = group.number(group.headline, "average_incremental_accuracy.pooled")
+    return found.mean if found else -1.0
