@@ -28,6 +28,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/thousand_tasks.py
+	$(BIN)/python benchmarks/collecting.py
+	$(BIN)/python benchmarks/per_user.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

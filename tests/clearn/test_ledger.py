@@ -15,8 +15,8 @@ import torch
 
 from clearn import checks, published
 from clearn.errors import BudgetExceeded
-from clearn.learning import Learning
 from clearn.folder import LEDGER, RunFolder
+from clearn.learning import Learning
 from clearn.ledger import CATEGORIES, Account, Budget, Leaf, account
 from clearn.parts.exemplars import Exemplars, Memory
 from clearn.runner import run
