@@ -56,7 +56,7 @@ def promised(f: float, p_r: float, q_r: float, hashes: int) -> Budgets:
     """eps_inf and eps_1.
 
     >>> promised(0.5, 0.5, 0.75, 2)  # doctest: +ELLIPSIS
-    Budgets(eps_inf=4.394449..., eps_1=1.074286...)
+    Budgets(eps_inf=4.394449..., eps_1=1.074285...)
 
     Raises:
         ConfigError: outside [0.001, 30].

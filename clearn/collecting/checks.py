@@ -91,7 +91,11 @@ class Toy(Collection):
 
 
 def subject(what: str, options: Sequence[str] = ()) -> Subject:
-    """Make a subject of a protocol's name or of "module" or "module:Class"; options are "KEY=VALUE", dot form."""
+    """Make a subject of a protocol's name or of "module" or "module:Class"; options are "KEY=VALUE", dot form.
+
+    Raises:
+        ConfigError: an unknown protocol, or options that it refuses.
+    """
     from omegaconf import OmegaConf
 
     cls = plugins.find("privacy", what) if what in plugins.names("privacy") else plugins.find_reference("privacy", what)
@@ -105,6 +109,7 @@ def subject(what: str, options: Sequence[str] = ()) -> Subject:
         cls(domains, **bound)
     except ConfigError:
         domains = SIZES[-1:]
+        cls(domains, **bound)
     return Subject(what, cls, tuple(bound.items()), domains)
 
 
@@ -270,18 +275,21 @@ class _Run:
     """A run of the toy collection in a folder that lives as long as the block."""
 
     def __init__(self, of: Subject, engine: Engine, static: bool, rebuild: bool = True, stop: int = 0) -> None:
-        options = CollectOptions(rebuild=rebuild, engine=engine, repeats=2)
-        config = {"protocol": {"name": of.name, "engine": engine}, "seed": 3}
-        toy = Toy(of.domains, static)
-        self.experiment = Collecting(toy, of.make(), options=options, seed=3, config=config, name=of.name)
-        self.stop = stop
+        self.of, self.engine, self.static, self.rebuild, self.stop = of, engine, static, rebuild, stop
+
+    def _experiment(self) -> Collecting:
+        """Make everything anew, as another process would that goes on with a run."""
+        options = CollectOptions(rebuild=self.rebuild, engine=self.engine, repeats=2)
+        config = {"protocol": {"name": self.of.name, "engine": self.engine}, "seed": 3}
+        toy = Toy(self.of.domains, self.static)
+        return Collecting(toy, self.of.make(), options=options, seed=3, config=config, name=self.of.name)
 
     def __enter__(self) -> _Run:
         self._holder = tempfile.TemporaryDirectory(prefix="clearn-checks-")
         path = Path(self._holder.name, "run")
         if self.stop:
-            run_until(self.experiment, path, self.stop)
-        run_experiment(self.experiment, path)
+            run_until(self._experiment(), path, self.stop)
+        run_experiment(self._experiment(), path)
         self.folder = RunFolder(path, "numpy")
         figures = [row for row in self.folder.rows(LEDGER) if row["kind"] == "figures"]
         self.hashes = [row["sha256"] for row in figures]

@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from clearn import plugins
 from clearn.binding import bind, build, coerce
 from clearn.collecting.options import CollectOptions, DeviceBudget
-from clearn.errors import ConfigError
+from clearn.errors import ConfigError, DataError
 from clearn.experiment import Prepared
 from clearn.folder import RunFolder
 from clearn.frequency import FrequencyProtocol
 from clearn.frequency.accounting import ProtocolCost, cost
 from clearn.frequency.engines import Engine, Exactness, choose, exactness
+from clearn.frequency.postprocess import postprocess
 from clearn.mistakes import Mistake, raise_all
 from clearn.progress import Progress
 from clearn.runner import Experiment, package_version
@@ -80,7 +83,7 @@ class Collecting(Experiment):
 
     @cached_property
     def _chosen(self) -> tuple[Engine, str]:
-        return choose(self.protocol, self.collection, self.options.engine)
+        return choose(self.protocol, self.collection, self.options.engine, self.options.decode)
 
     @property
     def exactness(self) -> Exactness:
@@ -90,11 +93,32 @@ class Collecting(Experiment):
     @cached_property
     def cost(self) -> ProtocolCost:
         """What a device keeps and sends at worst, and what the server holds."""
-        return cost(self.protocol, self.collection.n_users, self.steps, memo=self.options.memo)
+        return cost(
+            self.protocol,
+            self.collection.n_users,
+            self.steps,
+            memo=self.options.memo,
+            linked=self.options.decode == "linked",
+        )
 
     def check(self) -> None:
-        """Refuse an engine that would be wrong, and a protocol that is over the device's budget."""
+        """Refuse what would be wrong, before anybody is asked.
+
+        Raises:
+            ConfigError: an engine or a post-processing that doesn't suit the protocol.
+            DataError: an attribute that less than one user would answer.
+            BudgetExceeded: a protocol that is over the device's budget.
+        """
         _ = self.engine
+        protocol, n = self.protocol, self.collection.n_users
+        for j, (attribute, share) in enumerate(zip(self.collection.attributes, protocol.shares, strict=True)):
+            uniform = np.full(protocol.mechanisms[j].answers, 1 / protocol.mechanisms[j].answers)
+            postprocess(self.options.post or protocol.post, uniform, protocol, j, n)
+            if protocol.asks == "one" and n * share < 1:
+                raise DataError(
+                    f"attribute {attribute.name!r} would be answered by {n * share:.2g} of {n} users: ask more users, "
+                    "or name fewer attributes in stream.columns"
+                )
         self.budget.check(self.cost, self.name)
 
     def loop(self, folder: RunFolder, progress: Progress) -> CollectingLoop:

@@ -7,19 +7,19 @@ The true values and the attribute sizes are the stream's and the protocol's, whi
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clearn import seeds
+from clearn.collecting.linking import Links
 from clearn.collecting.options import POSTS
 from clearn.folder import LEDGER, SCORES, RunFolder
 from clearn.frequency.accounting import Accountant, Figure, Summary, cost
 from clearn.frequency.aggregate import Aggregate
 from clearn.frequency.engines import Engine
 from clearn.frequency.mechanism import Array, Floats, Tally
-from clearn.frequency.memo import MemoKind
+from clearn.frequency.memo import MemoKind, entry
 from clearn.frequency.population import PerUser, Population
 from clearn.frequency.postprocess import postprocess
 from clearn.frequency.protocol import FrequencyProtocol, Post
@@ -27,12 +27,15 @@ from clearn.ledger import account
 from clearn.progress import Progress
 from clearn.runner import Loop, cpu_seconds, ledger_rows
 from clearn.state import Frozen, State, decode, encode, freeze, thaw
-from clearn.stream import Collection
+from clearn.stream import Collection, Round
 
 if TYPE_CHECKING:
     from clearn.collecting.experiment import Collecting
 
 CATEGORIES = {"known": "index", "key": "keys", "public": "keys", "attribute": "meta"}  # all else of clients is memo
+
+
+Errors = dict[str, list[float | None]]
 
 
 class Server:
@@ -77,10 +80,18 @@ class Server:
         found: State = {"server/counts": self.counts, "server/answered": self.answered}
         return found if self.trials is None else {**found, "server/trials": self.trials}
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Take the arrays of `state`."""
-        self.counts, self.answered = state["server/counts"], state["server/answered"]
-        self.trials = state.get("server/trials")
+    def load(self, state: State, rounds: int) -> None:
+        """Take the arrays of `state`.
+
+        Raises:
+            StateError: they are not of so many rounds, or of other repeats or another protocol.
+        """
+        repeats, shape = len(self.counts), (len(self.counts), rounds, int(self.edges[-1]))
+        real = getattr(state.get("server/counts"), "dtype", None) == np.float64
+        answered = entry(state, "server/answered", (repeats, rounds, len(self.edges) - 1), np.int64)
+        counts = entry(state, "server/counts", shape, np.float64 if real else np.int64)
+        trials = entry(state, "server/trials", shape, np.int64) if "server/trials" in state else None
+        self.counts, self.answered, self.trials = counts, answered, trials
 
 
 class CollectingLoop(Loop):
@@ -93,6 +104,7 @@ class CollectingLoop(Loop):
         self.experiment = experiment
         self.spent: list[Summary] = []
         self.populations: list[Population] = []
+        self.links: list[Links] = []
         self.server = self._server()
 
     def _server(self) -> Server:
@@ -101,30 +113,37 @@ class CollectingLoop(Loop):
 
     def reset(self) -> None:
         """No users, no counts."""
-        self.populations, self.server = [], self._server()
+        self.populations, self.links, self.server = [], [], self._server()
 
     def restore(self, frozen: Frozen, step: int) -> None:
         """Rebuild users and server from what was written."""
         state = thaw(frozen)
         self.reset()
-        self.server.load(state)
+        self.server.load(state, step)
         for repeat in range(self.experiment.options.repeats):
-            population = self._population(repeat)
             mark = f"@{repeat:05d}"
-            population.load({name.removesuffix(mark): value for name, value in state.items() if name.endswith(mark)})
-            self.populations.append(population)
+            own = {name.removesuffix(mark): value for name, value in state.items() if name.endswith(mark)}
+            self._populate(repeat)
+            self.populations[repeat].load(own)
+            if self.links:
+                self.links[repeat].load(own)
 
-    def _population(self, repeat: int) -> Population:
+    def _populate(self, repeat: int) -> None:
         """Draw the users of one repeat."""
         of = self.experiment
         rng = seeds.numpy_generator(of.seed, 0, f"users/{repeat}")
-        return population(of.engine, of.protocol, of.collection, rng, of.options.memo)
+        users = population(of.engine, of.protocol, of.collection, rng, of.options.memo)
+        self.populations.append(users)
+        if of.options.decode == "linked":
+            assert isinstance(users, PerUser), "checked when the engine was chosen"
+            self.links.append(Links(of.protocol, users, of.steps))
 
     def state(self) -> State:
         """Everything carried: each repeat's users, and the server's counts."""
         found = self.server.state()
         for repeat, population in enumerate(self.populations):
-            found |= {f"{name}@{repeat:05d}": value for name, value in population.state().items()}
+            own = population.state() | (self.links[repeat].state() if self.links else {})
+            found |= {f"{name}@{repeat:05d}": value for name, value in own.items()}
         return found
 
     def step(self, index: int) -> None:
@@ -142,13 +161,9 @@ class CollectingLoop(Loop):
         self.progress.round(index, experiment.collection.n_users, experiment.options.repeats)
         lap("data")
         if not self.populations:
-            self.populations = [self._population(repeat) for repeat in range(experiment.options.repeats)]
-        self.server.add(
-            [
-                population.report(asked, seeds.numpy_generator(experiment.seed, index, f"report/{repeat}"))
-                for repeat, population in enumerate(self.populations)
-            ]
-        )
+            for repeat in range(experiment.options.repeats):
+                self._populate(repeat)
+        self.server.add([self._ask(repeat, asked) for repeat in range(experiment.options.repeats)])
         lap("report")
         held = [population.client_bits() for population in self.populations]
         frozen = freeze(self.state())
@@ -173,10 +188,21 @@ class CollectingLoop(Loop):
             **self.figures(index, held, weights.rows()),
         }
         self.folder.add_rows(LEDGER, ledger_rows(index + 1, weights, figures))
+        for row in () if index else rows:  # who answers what never changes
+            if empty := row["n"].count(0):
+                self.progress.note(
+                    f"nobody answers {row['probe']!r} in {empty} of {len(row['n'])} repeats, where it has no estimate: "
+                    "ask more users, or fewer attributes"
+                )
         known = [[error for error in row["se"][row["headline"]] if error is not None] for row in rows]
         error = float(np.mean([np.mean(errors) for errors in known if errors]))
         guess = float(np.mean([row["uniform"] for row in rows]))
         self.progress.collected(error, guess, -(-experiment.cost.client_worst // 8))
+
+    def _ask(self, repeat: int, asked: Round) -> list[Tally]:
+        """One round of one repeat."""
+        rng = seeds.numpy_generator(self.experiment.seed, asked.index, f"report/{repeat}")
+        return self.populations[repeat].report(asked, rng, self.links[repeat].note if self.links else None)
 
     def scores(self, index: int) -> list[dict[str, Any]]:
         """The errors of this round's estimates, and of the mean of all rounds' where no value ever changes."""
@@ -199,6 +225,7 @@ class CollectingLoop(Loop):
                     "n": ns,
                     "se": se,
                     "running": running,
+                    "linked": self._linked(j, f, ns, index + 1) if self.links else None,
                     "expected": self._expected(j, f, ns, 1),
                     "expected_running": None if running is None else self._expected(j, f, ns, index + 1),
                     "uniform": float(np.mean((f - 1 / len(f)) ** 2)),
@@ -219,21 +246,28 @@ class CollectingLoop(Loop):
     def _headline(self) -> Post:
         return self.experiment.options.post or self.experiment.protocol.post
 
-    def _errors(self, attribute: int, f: Floats, rounds: slice) -> tuple[list[int], dict[str, list[float | None]]]:
-        """Users who answered, and mean squared errors by post-processing, one per repeat; None where nobody did."""
-        protocol = self.experiment.protocol
+    def _errors(self, attribute: int, f: Floats, rounds: slice) -> tuple[list[int], Errors]:
+        """Users who answered, and the errors of estimates from the sum of some rounds."""
+        repeats = range(self.experiment.options.repeats)
+        tallies = [self.server.tally(repeat, attribute, rounds) for repeat in repeats]
+        ns = [tally.n // (rounds.stop - rounds.start) for tally in tallies]
+        raw = [self.experiment.protocol.estimate(attribute, tally) for tally in tallies]
+        return ns, self._squared(attribute, raw, f, ns)
+
+    def _linked(self, attribute: int, f: Floats, ns: list[int], rounds: int) -> Errors:
+        """The errors of estimates from all reports of each user, decoded together."""
+        return self._squared(attribute, [links.estimate(attribute, rounds) for links in self.links], f, ns)
+
+    def _squared(self, attribute: int, raw: list[Floats], f: Floats, ns: list[int]) -> Errors:
+        """Mean squared errors by post-processing, one per repeat; None where nobody answered."""
         names: dict[Post, None] = dict.fromkeys((*POSTS, self._headline))
-        se: dict[str, list[float | None]] = {name: [] for name in names}
-        ns = []
-        for repeat in range(self.experiment.options.repeats):
-            tally = self.server.tally(repeat, attribute, rounds)
-            ns.append(tally.n // (rounds.stop - rounds.start))
-            raw = protocol.estimate(attribute, tally)
+        errors: Errors = {name: [] for name in names}
+        for estimate, n in zip(raw, ns, strict=True):
             for name in names:
-                estimate = postprocess(name, raw, protocol, attribute, ns[-1])
-                error = float(np.mean((estimate - f) ** 2))
-                se[name].append(None if np.isnan(error) else error)
-        return ns, se
+                processed = postprocess(name, estimate, self.experiment.protocol, attribute, n)
+                error = float(np.mean((processed - f) ** 2))
+                errors[name].append(None if np.isnan(error) else error)
+        return errors
 
     def figures(self, index: int, held: list[Array | None], weights: dict[tuple[str, str], int]) -> dict[str, Any]:
         """What the ledger's row of figures says of users, costs and losses."""

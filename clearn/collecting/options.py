@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from clearn.errors import BudgetExceeded, ConfigError
 from clearn.frequency.accounting import ProtocolCost
-from clearn.frequency.engines import Wanted
+from clearn.frequency.engines import Decode, Wanted
 from clearn.frequency.memo import MemoKind
 from clearn.frequency.protocol import Post
 from clearn.options import parse_bytes
@@ -76,6 +76,8 @@ class CollectOptions:
         repeats: independent collections of the same data, 1 or more; errors are given with their spread over them.
         memo: where a device keeps its permanent answers: a table of those it met, or prf, one secret key of 32 bytes
             from which they are recomputed.
+        decode: rounds estimates each round on its own; linked also decodes all reports of a user together, where nobody's
+            value changes, at the price of a counter a user and value at the server.
         post: post-processing of the headline error: none, norm, norm_mul, norm_sub, norm_cut, base_cut, mle_grr, ibu;
             null takes the protocol's own.
     """
@@ -84,6 +86,7 @@ class CollectOptions:
     engine: Wanted = "auto"
     repeats: int = 1
     memo: MemoKind = "table"
+    decode: Decode = "rounds"
     post: Post | None = None
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ from clearn.frequency.groups import group, keys_held, paths, whole_groups
 from clearn.frequency.lemmas import Lemma, lemma_of
 from clearn.frequency.mechanism import Array, Tally
 from clearn.frequency.memo import entry
-from clearn.frequency.population import Population
+from clearn.frequency.population import Population, Watch
 from clearn.frequency.protocol import FrequencyProtocol
 from clearn.frequency.splitting import draw_attributes, draw_sizes, draw_subset
 from clearn.state import State
@@ -89,12 +89,13 @@ class Aggregate(Population):
             self._crowd = self._draw(self.setup_rng)
         return self._crowd
 
-    def report(self, round: Round, rng: np.random.Generator) -> list[Tally]:
-        """Draw the counts of every attribute.
+    def report(self, round: Round, rng: np.random.Generator, watch: Watch | None = None) -> list[Tally]:
+        """Draw the counts of every attribute; no single report exists that could be watched.
 
         Raises:
             DataError: counts that are not of these users.
         """
+        assert watch is None, "engines.choose takes the per-user engine where reports are watched"
         crowd, n, tallies = self.crowd, self.collection.n_users, []
         for j, lemma in enumerate(self.lemmas):
             users, found = int(crowd.users[j]), crowd.memos[j]

@@ -14,7 +14,7 @@ from clearn.errors import ConfigError
 from clearn.frequency.aggregate import obstacle, samples
 from clearn.frequency.groups import whole_groups
 from clearn.frequency.lemmas import lemma_of
-from clearn.frequency.linked import scored, unlinkable
+from clearn.frequency.linked import unlinkable
 from clearn.frequency.protocol import FrequencyProtocol
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ Engine = Literal["aggregate", "per_user"]
 Wanted = Literal["auto", "aggregate", "per_user"]
 Decode = Literal["rounds", "linked"]
 Exactness = Literal["joint", "moments", "marginals"]
+LINKED = "decode=linked counts each user's own reports, which the aggregate engine does not have"
 BITS_PER_DRAW = 100  # Bernoulli bits that take as long as one binomial draw
 
 
@@ -50,7 +51,7 @@ def choose(
         raise ConfigError(f"decode={decode!r} is no way to decode: choose one of {', '.join(get_args(Decode))}")
     if decode == "linked":
         _check_linked(protocol, collection)
-    wrong = obstacle(protocol, collection) or (_unknown_paths(protocol) if decode == "linked" else None)
+    wrong = obstacle(protocol, collection) or (LINKED if decode == "linked" else None)
     if not collection.rows:
         if wanted == "per_user":
             raise ConfigError(
@@ -109,15 +110,9 @@ def _check_linked(protocol: FrequencyProtocol, collection: Collection) -> None:
             "decode=linked takes a user's reports as answers about one unchanged value, and here values change: "
             "write decode: rounds"
         )
+    if protocol.asks == "hidden":
+        raise ConfigError("decode=linked would take fakes for answers: write decode: rounds")
     for j, mechanism in enumerate(protocol.mechanisms):
         why = unlinkable(mechanism)
         if why is not None:
             raise ConfigError(f"decode=linked does not suit attribute {j}: {why}; write decode: rounds")
-
-
-def _unknown_paths(protocol: FrequencyProtocol) -> str | None:
-    """Why linked counts can't be drawn for all users at once."""
-    for j, mechanism in enumerate(protocol.mechanisms):
-        if not scored(mechanism):
-            return f"linked decoding of {type(mechanism).__name__} (attribute {j}) looks at every user's own counters"
-    return None

@@ -7,13 +7,14 @@ right for every protocol, changing values and joint laws. For counts alone the a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clearn.errors import ConfigError, DataError
 from clearn.frequency.coins import Ints, SimulatedCoins
-from clearn.frequency.devices import Devices, checked, nothing, tally
+from clearn.frequency.devices import Block, Devices, checked, nothing, tally
 from clearn.frequency.mechanism import Array, Tally
 from clearn.frequency.memo import MemoKind
 from clearn.frequency.protocol import FrequencyProtocol
@@ -21,6 +22,9 @@ from clearn.state import State
 
 if TYPE_CHECKING:
     from clearn.stream import Collection, Round
+
+
+Watch = Callable[[int, Block], None]
 
 
 class Population(ABC):
@@ -33,12 +37,13 @@ class Population(ABC):
     engine: str
 
     @abstractmethod
-    def report(self, round: Round, rng: np.random.Generator) -> list[Tally]:
+    def report(self, round: Round, rng: np.random.Generator, watch: Watch | None = None) -> list[Tally]:
         """Simulate one round: a tally per attribute.
 
         Args:
             round: the users' values.
             rng: of this round; nothing else is drawn from, so that a population rebuilt from `state` goes on alike.
+            watch: is shown every block of reports, by attribute, where users report one by one.
         """
 
     @abstractmethod
@@ -104,7 +109,7 @@ class PerUser(Population):
         self.protocol = protocol
         self.devices = Devices(protocol, collection.n_users, SimulatedCoins(setup_rng), memo)
 
-    def report(self, round: Round, rng: np.random.Generator) -> list[Tally]:
+    def report(self, round: Round, rng: np.random.Generator, watch: Watch | None = None) -> list[Tally]:
         """Let every device report, attribute by attribute, and count.
 
         Raises:
@@ -118,6 +123,8 @@ class PerUser(Population):
             total = nothing(mechanism)
             for block in self.devices.answer(j, values[:, j], coins):
                 total += tally(mechanism, block.public, block.reports)
+                if watch is not None:
+                    watch(j, block)
             tallies.append(total)
         return tallies
 

@@ -52,7 +52,21 @@ def error_columns(scored: Sequence[str]) -> list[CollectionColumn]:
         *map(of, scored),
         Column("mse_avg.expected", "expected", "error", "error", expected, closed),
         Column("mse_avg.uniform_guess", "uniform guess", "error", "error", uniform, guess),
-    ]
+        Column("mse_avg.mean_of_rounds", "mean of rounds", "error", "error", _all_rounds(linked=False),
+               "the same of the mean of all rounds' estimates, where no value ever changes"),
+        Column("mse_avg.linked", "linked", "error", "error", _all_rounds(linked=True),
+               "the same of all reports of each user, decoded together"),
+    ]  # fmt: skip
+
+
+def _all_rounds(linked: bool) -> Callable[[CollectionGroup], Spread | None]:
+    """Give the error after the last round of what several rounds say together, after the judged post-processing."""
+
+    def value(group: CollectionGroup) -> Spread | None:
+        found = group.so_far(group.headline or "none", linked) if group.rounds > 1 else []
+        return found[-1] if found else None
+
+    return value
 
 
 def _worse(value: Callable[[CollectionGroup], Spread | None]) -> Callable[[CollectionGroup], str]:

@@ -24,6 +24,7 @@ class Errors:
         sizes: (d,) frequencies estimated of each.
         squared: by post-processing, (T, d, R) float64.
         running: the same of the mean of all rounds' estimates so far; empty unless no value ever changes.
+        linked: the same of all reports of each user so far, decoded together; empty unless the server linked them.
         expected: (T, d) closed form of `squared["none"]`, NaN where there is none.
         expected_running: (T, d) closed form of `running["none"]`; None unless no value ever changes.
         uniform: (T, d) of the guess that every value is equally frequent.
@@ -33,6 +34,7 @@ class Errors:
     sizes: tuple[int, ...]
     squared: dict[str, Floats]
     running: dict[str, Floats]
+    linked: dict[str, Floats]
     expected: Floats
     expected_running: Floats | None
     uniform: Floats
@@ -58,12 +60,13 @@ class Errors:
         if not n:
             return None
         kept = [[latest[step, attribute] for attribute in range(d)] for step in range(1, n + 1)]
-        static = all(row.get("running") is not None for step in kept for row in step)
+        static, linked = (all(row.get(n) is not None for step in kept for row in step) for n in ("running", "linked"))
         return cls(
             names=tuple(str(row["probe"]) for row in kept[0]),
             sizes=tuple(int(row["k"]) for row in kept[0]),
             squared=_by_post(kept, "se"),
             running=_by_post(kept, "running") if static else {},
+            linked=_by_post(kept, "linked") if linked else {},
             expected=_numbers(kept, "expected"),
             expected_running=_numbers(kept, "expected_running") if static else None,
             uniform=_numbers(kept, "uniform"),

@@ -227,6 +227,7 @@ class RoundErrors:
         each: after the post-processing that is judged.
         running: the same of the mean; empty where values change.
         raw: of the mean before post-processing; empty where that is the one judged, or values change.
+        linked: of all reports of each user decoded together, after the post-processing; empty where they were not.
         expected: closed form of `raw`.
         floor: what `expected` falls to.
         guess: of the uniform guess.
@@ -235,6 +236,7 @@ class RoundErrors:
     each: Sequence[Spread | None]
     running: Sequence[Spread | None]
     raw: Sequence[Spread | None]
+    linked: Sequence[Spread | None]
     expected: Sequence[float]
     floor: float | None
     guess: float | None
@@ -242,7 +244,7 @@ class RoundErrors:
     @property
     def span(self) -> tuple[float, float]:
         """Limits of the axis."""
-        return _span([*self.each, *self.running, *self.raw], [*self.expected, self.floor, self.guess])
+        return _span([*self.each, *self.running, *self.raw, *self.linked], [*self.expected, self.floor, self.guess])
 
 
 def errors_over_rounds(errors: RoundErrors, span: tuple[float, float], look: Look, name: str) -> str:
@@ -260,6 +262,7 @@ def errors_over_rounds(errors: RoundErrors, span: tuple[float, float], look: Loo
             (errors.raw, 1.3, (0, (1.2, 1.8)), 1.0),
             (errors.each, 1.3, "-", 0.75),
             (errors.running, 2.4, "-", 1.0),
+            (errors.linked, 2.0, (0, (4.0, 1.6)), 1.0),
         ):
             known = [(step, one) for step, one in enumerate(curve, 1) if one]
             steps, found = [step for step, _ in known], [one for _, one in known]

@@ -103,9 +103,20 @@ class CollectionGroup(Group[CollectionRun]):
         values = np.concatenate([pick(errors) for errors in self.errors], axis=1)
         return [spread(None if np.isnan(one) else float(one) for one in entry) for entry in values]
 
-    def by_round(self, post: str, running: bool = False) -> list[Spread | None]:
-        """Summarise each round's error, or that of the mean of all rounds so far: the mean over attributes. (T,)"""
-        return self.over_repeats(lambda errors: mean((errors.running if running else errors.squared)[post], 1))
+    @property
+    def linked(self) -> bool:
+        """Whether each user's reports were decoded together as well."""
+        return bool(self.errors) and all(one.linked for one in self.errors)
+
+    def by_round(self, post: str) -> list[Spread | None]:
+        """Summarise each round's error: the mean over attributes. (T,)"""
+        return self.over_repeats(lambda errors: mean(errors.squared[post], 1))
+
+    def so_far(self, post: str, linked: bool = False) -> list[Spread | None]:
+        """Summarise the error of all rounds so far, averaged or linked; empty where values change or none was. (T,)"""
+        if not (self.linked if linked else self.static):
+            return []
+        return self.over_repeats(lambda errors: mean((errors.linked if linked else errors.running)[post], 1))
 
     def by_attribute(self, post: str) -> list[Spread | None]:
         """Summarise each attribute's error: the mean over rounds. (d,)"""

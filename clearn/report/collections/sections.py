@@ -206,10 +206,9 @@ def rounds(groups: Sequence[CollectionGroup], look: Mapping[str, Look], number: 
     curves: dict[str, RoundErrors] = {}
     for group in drawn:
         post = group.headline or "none"
-        running = group.by_round(post, running=True) if group.static else []
-        raw = group.by_round("none", running=True) if group.static and post != "none" else []
-        each = group.by_round(post)
-        curves[group.label] = RoundErrors(each, running, raw, group.expected_running(), group.floor(), group.uniform)
+        raw = group.so_far("none") if post != "none" else []
+        simulated = group.by_round(post), group.so_far(post), raw, group.so_far(post, linked=True)
+        curves[group.label] = RoundErrors(*simulated, group.expected_running(), group.floor(), group.uniform)
     if not curves:
         return ""
     spans = [one.span for one in curves.values()]
@@ -221,6 +220,7 @@ def rounds(groups: Sequence[CollectionGroup], look: Mapping[str, Look], number: 
     rows = []
     for label, of_one in curves.items():
         told = [("each round", of_one.each), ("mean so far", of_one.running), ("mean so far, raw", of_one.raw)]
+        told.append(("linked so far", of_one.linked))
         rows += [
             [f"{label}, {word}", *_over_rounds([one.mean if one else None for one in curve], _error)]
             for word, curve in told
@@ -240,6 +240,8 @@ def rounds(groups: Sequence[CollectionGroup], look: Mapping[str, Look], number: 
             " The permanent answer to a value that never changes does not average out, so the error of the mean has a "
             "floor: that of one report at eps_inf. Post-processing may go below it."
         )
+    if any(group.linked for group in drawn):
+        named.append((stroke("dashed", colour="ink"), "all reports of each user decoded together"))
     table = details("MSE_avg after each round", ["protocol", *_rounds_shown(max(g.rounds for g in drawn))], rows)
     body = f'{legend([*named, (stroke("dashed"), "uniform guess")])}<div class="many">{"".join(bodies)}</div>'
     return figure("Error over rounds", body, f"{caption}{picked}", table)

@@ -25,8 +25,11 @@ class Given(Coins):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 1000, 2**31 - 1, 2**31])
 def test_below_is_the_word_times_n_shifted_by_64_bits(n: int) -> None:
-    words = [0, 1, 2**32 - 1, 2**32, 2**63, 2**64 - 1, 0x0123456789ABCDEF, 0xFEDCBA9876543210]
-    assert Given(*words).below(n, (8,)).tolist() == [word * n >> 64 for word in words]
+    steps = [-(-j * 2**64 // n) for j in range(1, min(n, 9))]  # the first word of each of the lowest integers
+    words = [0, 1, 2**32 - 1, 2**63, 2**64 - 1, 0xFEDCBA9876543210, *steps, *(word - 1 for word in steps)]
+    found = Given(*words).below(n, (len(words),)).tolist()
+    assert found == [word * n >> 64 for word in words]
+    assert found[6:] == [*range(1, min(n, 9)), *range(min(n, 9) - 1)]
 
 
 def test_below_covers_its_range_evenly() -> None:

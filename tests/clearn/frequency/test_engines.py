@@ -89,12 +89,12 @@ def test_counts_alone_leave_one_engine_or_none(make):
 
 def test_linked_decoding_needs_values_that_stay_and_evidence_that_adds_up(make):
     unary, symbol = make.protocol(make.unary(3)), make.protocol(make.symbol(3))
-    assert choose(unary, static(10**4), decode="linked")[0] == "aggregate"
+    assert choose(unary, static(10**4), decode="linked")[0] == "per_user"
     found, why = choose(symbol, static(10**4), decode="linked")
-    assert found == "per_user" and "every user's own counters" in why
-    with pytest.raises(ConfigError, match=r"engine=aggregate would be wrong here: linked decoding of Symbol"):
+    assert found == "per_user" and "each user's own reports" in why
+    with pytest.raises(ConfigError, match=r"engine=aggregate would be wrong here: decode=linked counts"):
         choose(symbol, static(10**4), "aggregate", decode="linked")
-    with pytest.raises(ConfigError, match=r"no engine can simulate this: linked decoding of Symbol"):
+    with pytest.raises(ConfigError, match=r"no engine can simulate this: decode=linked counts"):
         choose(symbol, Counted([np.array([1, 2, 3])], [3]), decode="linked")
     with pytest.raises(ConfigError, match=r"here values change: write decode: rounds"):
         choose(unary, synthetic(100, [3], 2, change=0.5), decode="linked")

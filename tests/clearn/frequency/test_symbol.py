@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from clearn.frequency import Hashed, Symbol, Tally
+from clearn.frequency import Hashed, Rates, Symbol, Tally
 from clearn.frequency.calibrate import symbol
 from clearn.frequency.coins import SimulatedCoins
 from clearn.frequency.symbol import from_binary, hash_to, to_binary
@@ -61,3 +61,14 @@ def test_hashed_support_counts_every_value_in_the_reported_cell() -> None:
         sum(int(mechanism.cell(np.array([v]), public[i : i + 1])[0]) == reports[i] for i in range(40)) for v in range(6)
     ]
     assert mechanism.support(reports, public).tolist() == naive
+
+
+def test_a_symbol_is_kept_where_its_word_lies_below_the_threshold() -> None:
+    class Words(SimulatedCoins):
+        def words(self, shape, bits):
+            return np.array([2**31 - 1, 2**31], np.uint32) if bits == 32 else np.zeros(shape, np.uint64)
+
+    mechanism = Symbol(3, None, Rates.of(0.5, 0.25)).rounded(32)
+    assert mechanism.instant is not None
+    sent = mechanism.step(np.array([1, 1], np.uint8), mechanism.instant, Words(np.random.default_rng(0)))
+    assert sent.tolist() == [1, 0]
