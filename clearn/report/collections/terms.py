@@ -44,8 +44,8 @@ ERROR = {
     "errors above it: privacy was spent for less than nothing.",
     "mean of rounds, floor": "For values that never change, the mean of all rounds' estimates so far. Fresh noise "
     "averages out, the memo's does not: after t rounds the closed form of the error is a + b/t, and the floor is a.",
-    "linked": "For values that never change, the likeliest frequencies given each user's reports together: how often they "
-    "support a value says more than the sum over users. The server keeps a counter a user and value.",
+    "linked": "For values that never change, the likeliest frequencies given each user's reports together: how often "
+    "they support a value says more than the sum over users. The server keeps a counter a user and value.",
     "± and bands": "Sample standard deviation (divisor n - 1) over repeats and over runs of other seeds; none is "
     "printed for a single collection. Divided by √n it is the standard error of the mean.",
     "n": "Finished runs × repeats in each: independent collections of the same data.",
