@@ -44,6 +44,19 @@ def parser() -> argparse.ArgumentParser:
     fork.add_argument("--after", type=int, required=True, metavar="K", help="how many tasks to take over")
     fork.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what to change, e.g. strategy.later.lr=0.01")
 
+    unlearn = add("unlearn", "make a run's model forget samples or classes, in a new folder; the run is left as it is")
+    unlearn.add_argument("run", help="the run folder to start from")
+    what = unlearn.add_mutually_exclusive_group(required=True)
+    what.add_argument("--forget", metavar="FILE", help="numbers of training samples, one a line, in the stream's order")
+    what.add_argument(
+        "--classes", type=int, nargs="+", metavar="LABEL", help="whole classes, as the stream numbers them"
+    )
+    unlearn.add_argument("--method", required=True, help="an unlearner's name ('clearn list unlearn')")
+    unlearn.add_argument(
+        "--no-look-back", action="store_true", help="the training samples that stay may not be read again"
+    )
+    unlearn.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. unlearner.alpha=5 out=runs/forgot")
+
     report = add("report", "compare runs: a table here, and Markdown, CSV and one HTML page on request")
     report.add_argument("runs", nargs="+", help="run folders, or folders of them")
     report.add_argument("--html", metavar="FILE", help="write one self-contained page")
@@ -52,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--title", default="clearn", help="of the page")
 
     listing = add("list", "what there is: methods, streams, data, backbones, configs")
-    kinds = ("strategies", "protocols", "streams", "datasets", "tables", "backbones", "configs")
+    kinds = ("strategies", "unlearn", "protocols", "streams", "datasets", "tables", "backbones", "configs")
     listing.add_argument("what", nargs="?", choices=kinds)
 
     show = add("show", "look before you run: a config's stream, parameters, bytes and exemplar quota at every step")

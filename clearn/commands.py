@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     from clearn.experiment import Prepared
     from clearn.runner import Experiment
-    from clearn.stream import Stream
 
 GRID = "grid.yaml"
 
@@ -60,59 +58,26 @@ def resume(args: argparse.Namespace) -> int:
 
 def fork(args: argparse.Namespace) -> int:
     """Copy a run's first K tasks into a new folder under a changed config, and go on there."""
-    from clearn.config import load, save
-    from clearn.folder import CONFIG, ENVIRONMENT, LEDGER, SCORES, RunFolder
-    from clearn.learning import Learning, rebuild
+    from clearn import forking
+    from clearn.config import load
 
-    old_path = _existing(args.run)
-    old_config = load(str(_config_of(old_path)))
-    config = load(str(_config_of(old_path)), args.overrides)
-    new, old = _bound(config), _bound(old_config)
-    if not (isinstance(new, Learning) and isinstance(old, Learning)):
-        raise ConfigError(
-            f"{old_path} and the changed config must both be runs of a strategy: what users have answered to one "
-            "protocol means nothing to another, so start a new run"
-        )
-    if not 1 <= args.after <= len(new.stream):
-        raise ConfigError(
-            f"--after {args.after} must lie in [1, {len(new.stream)}]: the stream has {len(new.stream)} tasks"
-        )
-    if _first_tasks(new.stream, args.after) != _first_tasks(old.stream, args.after):
-        raise ConfigError(
-            f"the changed stream differs from {old_path} within the first {args.after} tasks, which are already "
-            "learned: change what comes after them, or start a new run"
-        )
-    source = RunFolder(old_path)
-    whole = source.read_state(args.after)
-    rebuild(new.build(), whole.frozen, new.stream.infos[: args.after], new.seed, args.after)  # or it does not fit
-    target = RunFolder(Path(config["out"]) if config.get("out") else _default_folder(new))
-    if target.path.resolve() == old_path.resolve() or (target.path / CONFIG).exists():
-        raise ConfigError(
-            f"{target.path} already holds a run: change an option, or choose another folder with out=FOLDER"
-        )
-    target.create()
-    target.drop_after(0)  # of a fork that was killed before its config was written
-    for step in range(1, args.after + 1):
-        for path in (source.state_path(step), source.state_path(step).with_suffix(".safetensors.sha256")):
-            if path.exists():
-                shutil.copyfile(path, target.path / "state" / path.name)
-    for name in (SCORES, LEDGER):
-        target.add_rows(name, (row for row in source.rows(name) if row["step"] <= args.after))
-    save(new.config, target.path / CONFIG)
-    target.put_json(ENVIRONMENT, {"forked_from": {"run": str(old_path), "after": args.after, "sha256": whole.sha256}})
-    return _run_one(new, str(target.path))
+    old = _existing(args.run)
+    config = load(str(_config_of(old)), args.overrides)
+    experiment, path = forking.fork(old, load(str(_config_of(old))), config, args.after, _default_folder)
+    return _run_one(experiment, str(path))
 
 
-def _first_tasks(stream: Stream, n: int) -> tuple[Any, ...]:
-    """What a stream's first tasks are made of: their labels, the data behind them, which classes and which domains."""
-    n_seen = len({label for info in stream.infos[:n] for label in info.classes})
-    about = {key: value for key, value in stream.about.items() if key != "sizes"}
-    if "order" in about:
-        about.pop("order_seed", None)  # the order says more: another seed may begin alike
-    for key, length in (("order", n_seen), ("classes", n_seen), ("domains", n)):
-        if key in about:
-            about[key] = about[key][:length]
-    return stream.inputs, stream.infos[:n], about
+def unlearn(args: argparse.Namespace) -> int:
+    """Copy a finished run into a new folder, and answer one more request to forget there."""
+    from clearn import forking
+    from clearn.config import load
+
+    old = _existing(args.run)
+    config = load(str(_config_of(old)), [f"unlearner.name={args.method}", *args.overrides])
+    what = {"classes": args.classes} if args.classes else {"file": str(Path(args.forget).resolve())}
+    request = {**what, "look_back": not args.no_look_back}
+    experiment, path = forking.unlearn(old, load(str(_config_of(old))), config, request, _default_folder)
+    return _run_one(experiment, str(path))
 
 
 def report(args: argparse.Namespace) -> int:
@@ -145,6 +110,7 @@ def list_(args: argparse.Namespace) -> int:
 
     tables: dict[str, Mapping[str, str]] = {
         "strategies": plugins.names("strategies"),
+        "unlearn": plugins.names("unlearn"),
         "protocols": plugins.names("privacy"),
         "streams": STREAMS,
         "datasets": DATASETS,

@@ -67,6 +67,7 @@ class Context:
         budget: Budget,
         planned: Sequence[int],
         progress: Progress,
+        make: Callable[[], Strategy] | None = None,
     ) -> None:
         self.seed = seed
         self.step = step
@@ -78,6 +79,7 @@ class Context:
         self._budget = budget
         self._planned = planned
         self._progress = progress
+        self._make = make
         self._fits = 0
 
     def fit(
@@ -130,6 +132,12 @@ class Context:
     def rng(self, purpose: str) -> torch.Generator:
         """A generator for one purpose in this step; the same purpose gives the same draws again."""
         return seeds.generator(self.seed, self.step, purpose)
+
+    def fresh(self) -> Strategy:
+        """A learner of the same config that has learned nothing; its first weights are drawn anew for this step."""
+        assert self._make is not None, "this context was made without an experiment"
+        with seeds.scope(self.seed, self.step, "fresh"):
+            return self._make().to(self.device)
 
     def room(self, strategy: Strategy, state: State) -> int | None:
         """Bytes left beside what is given, in the budget's own counting; None without a limit.

@@ -11,10 +11,15 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clearn.errors import StateError, UserError
 from clearn.state import Frozen, checksum, decode, write
+
+if TYPE_CHECKING:
+    import torch
+
+    Evidence = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 
 SCORES, LEDGER, STATUS, CONFIG, ENVIRONMENT = (
     "scores.jsonl",
@@ -72,6 +77,16 @@ class RunFolder:
         write(self.state_path(step), blob)
         write(self.path / "state" / f"{step:04d}.safetensors.sha256", f"{digest}\n".encode())
         return digest
+
+    def write_evidence(self, step: int, before: Evidence, after: Evidence) -> None:
+        """Write what was answered before and after a request: 'before/forget' (n, C), …, 'labels/forget' (n,)."""
+        arrays = {f"labels/{name}": labels.numpy() for name, (_, labels) in after.items()}
+        for when, answers in (("before", before), ("after", after)):
+            arrays |= {f"{when}/{name}": scores.numpy() for name, (scores, _) in answers.items()}
+        from safetensors.numpy import save
+
+        (self.path / "evidence").mkdir(exist_ok=True)
+        write(self.path / "evidence" / f"{step:04d}.safetensors", save(dict(sorted(arrays.items()))))
 
     def read_state(self, step: int) -> Whole:
         """Read a state file.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,9 @@ class Progress:
     def task(self, index: int, classes: int, samples: int) -> None:
         """Task `index` (from 0) starts."""
 
+    def forget(self, index: int, samples: int) -> None:
+        """Step `index` (from 0) is a request to forget so many samples."""
+
     def phase(self, epochs: int, samples: int) -> None:
         """A training phase starts; `samples` are its samples times its epochs."""
 
@@ -38,7 +42,7 @@ class Progress:
         """A round is counted, weighed, written, rebuilt and scored.
 
         Args:
-            error: mean squared error after the headline's post-processing.
+            error: mean squared error after the headline's post-processing; nan where nobody answered.
             guess: that of guessing a uniform distribution.
             worst_bytes: secret bytes that a device keeps at worst.
         """
@@ -78,6 +82,11 @@ class ConsoleProgress(Progress):
         self._i, self._task_started = index, time.monotonic()
         self._show(f"{classes} classes, {samples:,} samples")
 
+    def forget(self, index: int, samples: int) -> None:
+        """Step `index` (from 0) is a request to forget so many samples."""
+        self._i, self._task_started = index, time.monotonic()
+        self._show(f"forgetting {samples:,} samples")
+
     def phase(self, epochs: int, samples: int) -> None:
         """A training phase starts; `samples` are its samples times its epochs."""
         self._epochs, self._expected, self._phase_started, self._shown = epochs, samples, time.monotonic(), 0.0
@@ -105,7 +114,8 @@ class ConsoleProgress(Progress):
 
     def collected(self, error: float, guess: float, worst_bytes: int) -> None:
         """A round is counted, weighed, written, rebuilt and scored."""
-        words = [f"MSE {error:.3g} (guessing uniform {guess:.3g})", f"{worst_bytes:,} B on a device at worst"]
+        shown = "–" if math.isnan(error) else f"{error:.3g}"
+        words = [f"MSE {shown} (guessing uniform {guess:.3g})", f"{worst_bytes:,} B on a device at worst"]
         self._done("round", words)
 
     def _done(self, unit: str, words: list[str]) -> None:

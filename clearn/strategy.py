@@ -20,6 +20,7 @@ from clearn.stream import Inputs, Task, TaskInfo
 
 if TYPE_CHECKING:
     from clearn.context import Context
+    from clearn.parts.samples import Samples
 
 
 class Store(Protocol):
@@ -30,6 +31,9 @@ class Store(Protocol):
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take back what `state` returned; strict."""
+
+    def forget(self, samples: Samples, classes: Sequence[int] = ()) -> int:
+        """Throw out whatever it holds of some samples and of whole classes; give how many items went."""
 
     def __len__(self) -> int:
         """How many items it holds."""

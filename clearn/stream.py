@@ -76,6 +76,40 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Request:
+    """What is to be forgotten, and when; known before any data is built.
+
+    Attributes:
+        after: so many tasks are learned before it, 1 or more.
+        classes: labels that go with all their samples; empty where single samples go.
+        rows: training samples that go, as (task, row in its training samples) from 0, ascending; empty for classes.
+        look_back: whether the training samples of past tasks may be read again.
+    """
+
+    after: int
+    classes: tuple[int, ...] = ()
+    rows: tuple[tuple[int, int], ...] = ()
+    look_back: bool = False
+
+
+@dataclass(frozen=True)
+class Forget:
+    """A request as it reaches an unlearner.
+
+    Attributes:
+        request: what and when.
+        forget: the training samples that have to go; they come with the request.
+        past: the tasks learned so far without those samples, in order; None where looking back is not allowed.
+        probes: of those tasks.
+    """
+
+    request: Request
+    forget: Samples
+    past: tuple[Task, ...] | None
+    probes: tuple[Probe, ...]
+
+
+@dataclass(frozen=True)
 class Facts:
     """What a stream knows of itself without building any data.
 
@@ -84,12 +118,14 @@ class Facts:
         infos: one per task, in order.
         augment: draws a randomly changed copy of a training batch, or None.
         about: JSON-able facts for the run folder: data set, checksums, sizes, class order.
+        requests: to forget, in the order in which they come.
     """
 
     inputs: Inputs
     infos: tuple[TaskInfo, ...]
     augment: Augment | None = None
     about: dict[str, Any] = field(default_factory=dict)
+    requests: tuple[Request, ...] = ()
 
 
 class Stream(Sequence[Task]):
@@ -117,6 +153,32 @@ class Stream(Sequence[Task]):
     def about(self) -> dict[str, Any]:
         """JSON-able facts for the run folder."""
         return self.facts.about
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """To forget, in the order in which they come."""
+        return self.facts.requests
+
+    @property
+    def events(self) -> tuple[TaskInfo | Request, ...]:
+        """Tasks and requests in the order in which they come: a request follows the task that it names."""
+        found: list[TaskInfo | Request] = []
+        for info in self.infos:
+            found.append(info)
+            found += [request for request in self.requests if request.after == info.index + 1]
+        return tuple(found)
+
+    def learned(self, steps: int) -> tuple[TaskInfo, ...]:
+        """The tasks among the first so many events."""
+        return tuple(event for event in self.events[:steps] if isinstance(event, TaskInfo))
+
+    def forget(self, request: Request) -> Forget:
+        """Build what an unlearner is given; only a stream with requests can."""
+        raise NotImplementedError(f"{type(self).__name__} has no requests")
+
+    def staying(self, request: Request) -> tuple[Task, ...]:
+        """The tasks learned before a request without what was to be forgotten so far, for whoever judges."""
+        raise NotImplementedError(f"{type(self).__name__} has no requests")
 
     def __len__(self) -> int:
         return len(self.facts.infos)

@@ -41,7 +41,9 @@ def imported(path: Path, at_run_time: bool = False) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("path", [*modules("strategies"), *modules("privacy")], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [*modules("strategies"), *modules("privacy"), *modules("unlearn")], ids=lambda p: p.stem
+)
 def test_a_method_imports_the_engine_and_no_sibling(path: Path) -> None:
     for name in imported(path):
         assert name.split(".")[0] not in ("strategies", "unlearn", "privacy"), f"{path.name} imports {name}"
@@ -65,7 +67,9 @@ def test_parts_know_neither_runner_nor_config(path: Path) -> None:
 def test_metrics_and_reports_read_run_folders_only(path: Path) -> None:
     for name in imported(path, at_run_time=True):
         if name.split(".")[0] == "clearn" and name != "clearn":
-            assert name.startswith(("clearn.errors", "clearn.metrics", "clearn.report")), f"{path.name} imports {name}"
+            assert name.startswith(("clearn.errors", "clearn.forgetting", "clearn.metrics", "clearn.report")), (
+                f"{path.name} imports {name}"
+            )
         assert name.split(".")[0] != "torch"
 
 
@@ -100,7 +104,7 @@ def test_every_package_is_in_the_wheel() -> None:
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     folders = {
         ".".join(path.parent.relative_to(ROOT).parts)
-        for top in ("clearn", "strategies", "privacy")
+        for top in ("clearn", "strategies", "privacy", "unlearn")
         for path in (ROOT / top).rglob("__init__.py")
     }
     assert listed == folders | {"clearn.configs"}

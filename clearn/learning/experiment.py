@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from clearn import plugins, seeds
@@ -15,18 +15,21 @@ from clearn.errors import ConfigError
 from clearn.experiment import Prepared
 from clearn.folder import RunFolder
 from clearn.ledger import Account, Budget, account
-from clearn.mistakes import Mistake, nearest, raise_all
+from clearn.mistakes import Mistake, nearest, raise_all, show
 from clearn.options import BudgetOptions, RunnerOptions, TrainerOptions, parse_bytes
 from clearn.progress import Progress
 from clearn.runner import Experiment, package_version
 from clearn.signatures import plain
 from clearn.state import freeze
+from clearn.stream import TaskInfo
 from clearn.streams import STREAMS
 
 if TYPE_CHECKING:
     from clearn.learning.loop import LearningLoop
     from clearn.strategy import Strategy
     from clearn.stream import Stream
+    from clearn.streams.requests import RequestOptions
+    from clearn.unlearner import Unlearner
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Learning(Experiment):
         runner: settings of the loop.
         config: the resolved config, as written into the run folder.
         title: what a person sees.
+        unlearner: makes what answers the stream's requests; None where there are none.
     """
 
     stream: Stream
@@ -52,6 +56,7 @@ class Learning(Experiment):
     runner: RunnerOptions = field(default_factory=RunnerOptions)
     config: dict[str, Any] = field(default_factory=dict)
     title: str = "run"
+    unlearner: Callable[[], Unlearner] | None = None
 
     def build(self) -> Strategy:
         """Make a fresh learner whose first weights depend on the seed alone."""
@@ -60,8 +65,8 @@ class Learning(Experiment):
 
     @property
     def steps(self) -> int:
-        """Tasks."""
-        return len(self.stream)
+        """Tasks, and requests to forget."""
+        return len(self.stream.events)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -79,8 +84,13 @@ class Learning(Experiment):
         }
 
     def check(self) -> None:
-        """Refuse a budget that the bare model outweighs."""
+        """Refuse a budget that the bare model outweighs, and requests that nothing answers."""
         self.check_budget(self.plan())
+        requests = self.stream.requests
+        if requests and self.unlearner is None:
+            raise ConfigError(f"the stream has {len(requests)} requests to forget: name an unlearner to answer them")
+        if self.unlearner is not None and not requests:
+            raise ConfigError("an unlearner is named, but nothing is to be forgotten: write stream.requests")
 
     def loop(self, folder: RunFolder, progress: Progress) -> LearningLoop:
         """Learn task by task."""
@@ -89,7 +99,7 @@ class Learning(Experiment):
         return LearningLoop(self, folder, progress)
 
     def plan(self) -> list[Account]:
-        """Weigh the bare structure after each task, without training: what the model alone will carry."""
+        """Weigh the bare structure after each step, without training: what the model alone will carry."""
         return self._plan
 
     @cached_property
@@ -97,8 +107,9 @@ class Learning(Experiment):
         with seeds.scope(self.seed, 0, "plan"):
             strategy = self.make()
             found = []
-            for info in self.stream.infos:
-                strategy.grow(info)
+            for event in self.stream.events:
+                if isinstance(event, TaskInfo):
+                    strategy.grow(event)
                 found.append(account(freeze(strategy.state(), strategy.untouched()), strategy.category))
         return found
 
@@ -125,10 +136,7 @@ def prepare(config: Mapping[str, Any]) -> Prepared[Learning]:
     errors: list[Mistake] = []
     stream_section = dict(config.get("stream") or {})
     name = stream_section.pop("name", "class_incremental")
-    if "unlearner" in config:
-        errors.append(
-            Mistake("", "unlearner", "a section", "but no unlearning method is part of this version", "remove it")
-        )
+    requests = _requests(stream_section.pop("requests", None), errors)
     factory, options = None, {}
     if name == "collections":
         errors.append(
@@ -144,8 +152,31 @@ def prepare(config: Mapping[str, Any]) -> Prepared[Learning]:
     raise_all(errors, getattr(config, "origins", {}))
     make_stream = factory
     assert make_stream is not None
-    resolved = settings.resolved({"name": name, **plain(options)}, config.get("name"))
-    return Prepared(resolved, lambda: settings.on(make_stream(**options), resolved))
+    asked = {"requests": plain(requests)} if requests else {}
+    resolved = settings.resolved({"name": name, **plain(options), **asked}, config.get("name"))
+
+    def make() -> Learning:
+        stream = make_stream(**options)
+        if requests:
+            from clearn.streams.requests import WithRequests
+
+            stream = WithRequests(stream, requests)
+        return settings.on(stream, resolved)
+
+    return Prepared(resolved, make)
+
+
+def _requests(entries: Any, errors: list[Mistake]) -> list[RequestOptions]:
+    """Bind `stream.requests`; mistakes are appended."""
+    if entries is None:
+        return []
+    if not isinstance(entries, list):
+        errors.append(Mistake("", "stream.requests", show(entries), "must be a list of requests", "write [{after: 1}]"))
+        return []
+    from clearn.streams.requests import RequestOptions
+
+    found = (build(RequestOptions, one, f"stream.requests[{i}]", errors) for i, one in enumerate(entries))
+    return [one for one in found if one is not None]
 
 
 def on_stream(
@@ -176,6 +207,7 @@ class _Settings:
     trainer: TrainerOptions
     runner: RunnerOptions
     seed: int
+    unlearner: tuple[str, type, dict[str, Any]] | None = None
 
     def resolved(self, stream: dict[str, Any], name: str | None) -> dict[str, Any]:
         """The config with all defaults filled in; `stream` is its section of that name."""
@@ -183,6 +215,7 @@ class _Settings:
             "name": name or self.method,
             "stream": stream,
             "strategy": {"name": self.method, **plain(self.options)},
+            **({"unlearner": {"name": self.unlearner[0], **plain(self.unlearner[2])}} if self.unlearner else {}),
             "budget": plain(self.budget),
             "trainer": plain(self.trainer),
             "runner": plain(self.runner),
@@ -200,34 +233,40 @@ class _Settings:
             runner=self.runner,
             config=resolved,
             title=resolved["name"],
+            unlearner=partial(self.unlearner[1], **self.unlearner[2]) if self.unlearner else None,
         )
 
 
 def _settings(config: Mapping[str, Any], errors: list[Mistake]) -> _Settings:
     """Bind every section but the stream's; mistakes are appended."""
-    section = dict(config.get("strategy") or {})
-    method = section.pop("name", None)
-    cls: type = object
-    options: dict[str, Any] = {}
-    if method is None:
-        errors.append(
-            Mistake("", "strategy.name", "nothing", "must name a method", "'clearn list strategies' shows them")
-        )
-    else:
-        try:
-            cls = plugins.find("strategies", str(method))
-            options = bind_options(cls, section, "strategy", errors, skip=("inputs",))
-        except ConfigError as error:
-            errors.append(Mistake("", "strategy.name", "", str(error)))
+    method, cls, options = _method("strategies", config.get("strategy"), errors)
+    unlearner = _method("unlearn", config["unlearner"], errors) if config.get("unlearner") else None
     return _Settings(
-        str(method),
+        method,
         cls,
         options,
         build(BudgetOptions, config.get("budget") or {}, "budget", errors) or BudgetOptions(),
         _settled(build(TrainerOptions, config.get("trainer") or {}, "trainer", errors) or TrainerOptions()),
         build(RunnerOptions, config.get("runner") or {}, "runner", errors) or RunnerOptions(),
         coerce(config.get("seed", 0), int, "seed", errors),
+        unlearner,
     )
+
+
+def _method(kind: str, section: Any, errors: list[Mistake]) -> tuple[str, type, dict[str, Any]]:
+    """Find the class that a section names and bind its options; mistakes are appended."""
+    options, where = dict(section or {}), plugins.KINDS[kind].section
+    name = options.pop("name", None)
+    if name is None:
+        hint = f"'clearn list {kind}' shows them"
+        errors.append(Mistake("", f"{where}.name", "nothing", "must name a method", hint))
+        return "None", object, {}
+    try:
+        cls = plugins.find(kind, str(name))
+    except ConfigError as error:
+        errors.append(Mistake("", f"{where}.name", "", str(error)))
+        return str(name), object, {}
+    return str(name), cls, bind_options(cls, options, where, errors, skip=plugins.KINDS[kind].given)
 
 
 def _settled(trainer: TrainerOptions) -> TrainerOptions:

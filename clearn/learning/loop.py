@@ -1,4 +1,4 @@
-"""A step of learning: learn a task, freeze, weigh, write, forget the object, rebuild it from the bytes, score.
+"""A step of learning: a task or a request to forget; freeze, weigh, write, rebuild from the bytes, score.
 
 The law of the ledger: what a learner carries from one task to the next is exactly what was weighed. Scores are taken
 from the rebuilt learner, so they too rest on nothing but those bytes, and a run can be killed at any moment and gone
@@ -8,7 +8,7 @@ on with.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from clearn import seeds
 from clearn.context import Context
 from clearn.errors import StateError
 from clearn.folder import LEDGER, SCORES, RunFolder
+from clearn.learning.forgetting import evidence, forget
 from clearn.ledger import account
 from clearn.memory import Peak
 from clearn.precision import autocast
@@ -27,20 +28,23 @@ from clearn.scoring import score
 from clearn.state import Frozen, State, decode, encode, freeze, thaw
 from clearn.strategy import Strategy
 from clearn.stream import Probe, TaskInfo
+from clearn.unlearner import Unlearner
 
 if TYPE_CHECKING:
     from clearn.learning.experiment import Learning
 
 
 class LearningLoop(Loop):
-    """A strategy on its way through a stream of tasks."""
+    """A strategy on its way through a stream of tasks and requests to forget."""
 
     def __init__(self, experiment: Learning, folder: RunFolder, progress: Progress) -> None:
         super().__init__(folder, progress, experiment.steps)
         self.experiment = experiment
+        self.events = experiment.stream.events
         self.planned = experiment.weights(experiment.plan())
         self.device = torch.device("cuda" if experiment.trainer.accelerator == "gpu" else "cpu")
         self.strategy: Strategy | None = None
+        self.unlearner: Unlearner | None = None
         self.probes: list[Probe] = []
 
     def running(self) -> AbstractContextManager[None]:
@@ -48,45 +52,73 @@ class LearningLoop(Loop):
         return _threads(self.experiment.trainer.threads)
 
     def restore(self, frozen: Frozen, step: int) -> None:
-        """Rebuild the strategy, and look up the probes of the tasks seen."""
-        self.strategy = self._rebuild(frozen, step)
-        for index in range(step):
-            self.probes += self.experiment.stream.task(index).probes
+        """Rebuild strategy and unlearner, and look up the probes of the tasks seen."""
+        self._rebuild(frozen, step)
+        for info in self.experiment.stream.learned(step):
+            self.probes += self.experiment.stream.task(info.index).probes
 
     def reset(self) -> None:
-        """No strategy, no probes."""
-        self.probes, self.strategy = [], None
+        """No strategy, no unlearner, no probes."""
+        self.probes, self.strategy, self.unlearner = [], None, None
 
     def step(self, index: int) -> None:
-        """Learn one task and leave it behind."""
-        experiment, device = self.experiment, self.device
-        task = experiment.stream.task(index)
-        self.progress.task(index, len(task.info.classes), len(task.train))
-        strategy = (self.strategy or experiment.build()).to(device)
+        """Learn one task, or answer one request, and leave it behind."""
+        event, stream = self.events[index], self.experiment.stream
+        done = Step(index, self._context(index), self.device)
+        if self.unlearner is None and self.experiment.unlearner is not None:
+            self.unlearner = self.experiment.unlearner()
+        strategy = (self.strategy or self.experiment.build()).to(self.device)
         self.strategy = None
-        ctx = Context(
+        if isinstance(event, TaskInfo):
+            task = stream.task(event.index)
+            self.probes += task.probes
+            self.progress.task(index, len(event.classes), len(task.train))
+            with seeds.scope(self.experiment.seed, index, "learn"), done.timed():
+                strategy.learn(task, done.ctx)
+                if self.unlearner is not None:
+                    self.unlearner.watch(strategy, task, done.ctx)
+            self.strategy = strategy
+            del strategy
+            self._leave(done)
+            return
+        assert self.unlearner is not None, "checked before the run"
+        asked = stream.forget(event)
+        self.progress.forget(index, len(asked.forget))
+        with autocast(self.experiment.trainer.precision, self.device):
+            before = evidence(strategy, asked, stream.staying(event), self.device)
+        with seeds.scope(self.experiment.seed, index, "forget"), done.timed():
+            self.strategy = forget(strategy, self.unlearner, asked, done.ctx)
+        del strategy
+        rebuilt = self._leave(done)
+        with autocast(self.experiment.trainer.precision, self.device):
+            after = evidence(rebuilt, asked, stream.staying(event), self.device)
+        self.folder.write_evidence(index + 1, before, after)
+
+    def _context(self, index: int) -> Context:
+        experiment = self.experiment
+        return Context(
             seed=experiment.seed,
             step=index,
             trainer=experiment.trainer,
-            device=device,
+            device=self.device,
             augment=experiment.stream.augment,
             budget=experiment.budget,
             planned=self.planned,
             progress=self.progress,
+            make=experiment.make,
         )
-        peak, cpu, started = Peak(device), cpu_seconds(), time.perf_counter()
-        with seeds.scope(experiment.seed, index, "learn"):
-            strategy.learn(task, ctx)
-        seconds = {"data": ctx.cost.data_seconds, "train": ctx.cost.train_seconds}
-        seconds["select"] = time.perf_counter() - started - sum(seconds.values())
-        peaks = {"peak_host": peak.host(), "peak_device": peak.device()}
 
+    def _leave(self, done: Step) -> Strategy:
+        """Freeze, weigh, write, throw the object away, rebuild it from the bytes, score; give the rebuilt one."""
+        experiment, index, seconds, strategy = self.experiment, done.index, done.seconds, self.strategy
+        assert strategy is not None
         clock = time.perf_counter()
-        frozen = freeze(strategy.state(), strategy.untouched())
-        weights = account(frozen, strategy.category)
+        kept = {} if self.unlearner is None else self.unlearner.state()
+        frozen = freeze(strategy.state() | kept, strategy.untouched())
+        weights = account(frozen, self._categories(strategy))
         nominal = 0 if strategy.memory is None else strategy.memory.nominal_bytes
         weight = weights.paper(nominal) if experiment.budget.count == "paper" else weights.carried
-        experiment.budget.check(weight, index, len(experiment.stream))
+        experiment.budget.check(weight, index, self.steps)
         blob = encode(frozen)
         digest = self.folder.write_state(index + 1, blob)
         seconds["write"] = time.perf_counter() - clock
@@ -94,43 +126,78 @@ class LearningLoop(Loop):
         clock = time.perf_counter()
         held = 0 if strategy.memory is None else len(strategy.memory)
         if experiment.runner.rebuild:
-            del strategy
+            self.strategy = strategy = None
             strategy = self._rebuild(decode(blob), index + 1)
         seconds["rebuild"] = time.perf_counter() - clock
 
         clock = time.perf_counter()
-        self.probes += task.probes
-        with autocast(experiment.trainer.precision, device):
-            rows = score(strategy, self.probes, index + 1, experiment.trainer.eval_batch, device)
+        with autocast(experiment.trainer.precision, self.device):
+            rows = score(strategy, self.probes, index + 1, experiment.trainer.eval_batch, self.device)
         seconds["evaluate"] = time.perf_counter() - clock
         self.folder.add_rows(SCORES, rows)
-        limit = experiment.budget.at(index, len(experiment.stream))
+        limit = experiment.budget.at(index, self.steps)
         figures = {
             "framing": len(blob) - weights.carried,
             "budget": limit,
             "slack": None if limit is None else limit - weight,
             "paper": weights.paper(nominal),
             "exemplars": held,
-            "transient": ctx.cost.transient,
-            **peaks,
-            "seconds": seconds,
-            "cpu_seconds": cpu_seconds() - cpu,
-            "optimizer_steps": ctx.cost.optimizer_steps,
-            "samples": ctx.cost.samples,
-            "logged": ctx.cost.logged,
+            **done.figures(),
             "rebuilt": experiment.runner.rebuild,
             "sha256": digest,
         }
         self.folder.add_rows(LEDGER, ledger_rows(index + 1, weights, figures))
-        self.strategy = strategy
         self.progress.boundary(_accuracy(rows), weight, limit)
+        return strategy
+
+    def _categories(self, strategy: Strategy) -> Callable[[str], str]:
+        unlearner = self.unlearner
+        if unlearner is None:
+            return strategy.category
+        return lambda name: (unlearner if name.startswith("unlearner/") else strategy).category(name)
 
     def _rebuild(self, frozen: Frozen, step: int) -> Strategy:
-        """Make a fresh learner and give it what was written, after so many tasks."""
-        strategy = self.experiment.build()
-        return rebuild(strategy, frozen, self.experiment.stream.infos[:step], self.experiment.seed, step).to(
-            self.device
-        )
+        """Make a fresh learner and give it what was written; the unlearner too, where there is one."""
+        experiment, seen = self.experiment, self.experiment.stream.learned(step)
+        strategy = rebuild(experiment.build(), frozen, seen, experiment.seed, step).to(self.device)
+        self.strategy = strategy
+        if experiment.unlearner is not None:
+            self.unlearner = experiment.unlearner()
+            kept = {name: value for name, value in thaw(frozen).items() if name.startswith("unlearner/")}
+            self.unlearner.load(kept, seen)
+        return strategy
+
+
+class Step:
+    """What one step took: a context, clocks, and the high-water marks of memory."""
+
+    def __init__(self, index: int, ctx: Context, device: torch.device) -> None:
+        self.index, self.ctx, self.peak = index, ctx, Peak(device)
+        self.cpu = cpu_seconds()
+        self.seconds: dict[str, float] = {}
+        self.peaks: dict[str, float | None] = {}
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Clock the method's own work: reading data, training, and all else, which is choosing what to keep."""
+        started = time.perf_counter()
+        yield
+        self.seconds = {"data": self.ctx.cost.data_seconds, "train": self.ctx.cost.train_seconds}
+        self.seconds["select"] = time.perf_counter() - started - sum(self.seconds.values())
+        self.peaks = {"peak_host": self.peak.host(), "peak_device": self.peak.device()}
+
+    def figures(self) -> dict[str, Any]:
+        """For the ledger's row of figures."""
+        cost = self.ctx.cost
+        return {
+            "transient": cost.transient,
+            **self.peaks,
+            "seconds": self.seconds,
+            "cpu_seconds": cpu_seconds() - self.cpu,
+            "optimizer_steps": cost.optimizer_steps,
+            "samples": cost.samples,
+            "logged": cost.logged,
+        }
 
 
 def rebuild(strategy: Strategy, frozen: Frozen, seen: tuple[TaskInfo, ...], seed: int, step: int) -> Strategy:
@@ -139,7 +206,7 @@ def rebuild(strategy: Strategy, frozen: Frozen, seen: tuple[TaskInfo, ...], seed
     Raises:
         StateError: the state does not fit, or the checkpoint it leans on is not the one it was written with.
     """
-    state: State = thaw(frozen)
+    state: State = {name: value for name, value in thaw(frozen).items() if not name.startswith("unlearner/")}
     with seeds.scope(seed, step, "rebuild"):
         strategy.load(state, seen)
     untouched = strategy.untouched() if frozen.shared else {}

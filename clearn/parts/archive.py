@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from clearn.parts.samples import Samples, TensorSamples, concat
+from clearn.parts.samples import Samples, TensorSamples, concat, occurring
 from clearn.stream import Inputs
 
 
@@ -28,6 +30,13 @@ class Archive:
         """Keep a task's samples."""
         stored = torch.cat([inputs for inputs, _ in new.batches(4096)])
         self._samples = concat([self._samples, TensorSamples(stored, new.labels)])
+
+    def forget(self, samples: Samples, classes: Sequence[int] = ()) -> int:
+        """Throw out some samples, copies of them included, and whole classes; give how many went."""
+        gone = torch.isin(self._samples.labels, torch.tensor(list(classes), dtype=torch.int64))
+        gone |= occurring(self._samples, samples)
+        self._samples = self._samples.take((~gone).nonzero().flatten())
+        return int(gone.sum())
 
     def state(self) -> dict[str, Tensor]:
         """`images` (n, *shape) as stored and `labels` (n,) int16."""

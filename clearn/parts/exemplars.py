@@ -27,7 +27,7 @@ from clearn.errors import BudgetExceeded, ConfigError, StateError
 from clearn.parts.codecs import FixedCodec, VariableCodec, codec, parse_codec
 from clearn.parts.herding import class_means, herd, herding, nearest_mean_scores, normalise
 from clearn.parts.quotas import fill_bytes, split_quota
-from clearn.parts.samples import Samples, TensorSamples
+from clearn.parts.samples import Samples, TensorSamples, occurring
 from clearn.parts.shelves import Blobs, Shelf, empty_shelf
 from clearn.stream import Inputs
 
@@ -217,6 +217,29 @@ class Exemplars:
         self._shelf = shelf
         labels = torch.tensor([label for label, _ in groups], dtype=label_dtype(n_classes))
         self._labels = labels.repeat_interleave(torch.tensor(sizes, dtype=torch.int64))
+
+    def forget(self, samples: Samples, classes: Sequence[int] = ()) -> int:
+        """Throw out what was kept of some samples; what stays keeps its order, and nothing takes the freed place.
+
+        An exemplar is one of the samples if it has the same label and is the same once stored and read again, so that
+        a lossy codec hides none. Copies of them that came in by other samples go as well.
+
+        Args:
+            samples: to be forgotten; empty leaves the memory as it is.
+            classes: labels whose exemplars go whatever they show.
+
+        Returns:
+            How many were thrown out.
+        """
+        gone = torch.isin(self._labels.long(), torch.tensor(list(classes), dtype=torch.int64))
+        own = samples.take(torch.isin(samples.labels, self._labels.long()).nonzero().flatten())
+        if len(own) and not bool(gone.all()):
+            stored = empty_shelf(self.codec).add([inputs for inputs, _ in own.batches(4096)]).items()
+            gone |= occurring(self.samples(), TensorSamples(stored, own.labels))
+        if bool(gone.any()):
+            kept = (~gone).nonzero().flatten()
+            self._shelf, self._labels = self._shelf.keep(kept), self._labels[kept]
+        return int(gone.sum())
 
     def state(self) -> dict[str, Tensor]:
         """Give what is carried; nothing at all for an empty memory."""

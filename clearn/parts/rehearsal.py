@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,6 +47,11 @@ class Rehearsal:
     def nominal_bytes(self) -> int:
         """Height x width x 3 bytes an image."""
         return len(self) * self.exemplars.paper_bytes
+
+    def forget(self, samples: Samples, classes: Sequence[int] = ()) -> int:
+        """Throw out the exemplars of some samples and of whole classes; the means follow. Gives how many."""
+        self._means = None
+        return self.exemplars.forget(samples, classes)
 
     def samples(self) -> TensorSamples:
         """All exemplars, decoded."""

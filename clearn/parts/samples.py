@@ -283,3 +283,15 @@ def _checked_labels(labels: Tensor, n: int) -> Tensor:
     if labels.shape != (n,):
         raise ValueError(f"labels have shape {tuple(labels.shape)}, but must be ({n},): one label for each input")
     return labels
+
+
+def occurring(held: Samples, among: Samples) -> Tensor:
+    """Find which samples occur among others: (n,) bool, by label and by every byte of the input."""
+    wanted = {key for inputs, labels in among.batches(4096) for key in _keys(inputs, labels)}
+    found = [key in wanted for inputs, labels in held.batches(4096) for key in _keys(inputs, labels)]
+    return torch.tensor(found, dtype=torch.bool)
+
+
+def _keys(inputs: Tensor, labels: Tensor) -> Iterator[tuple[int, bytes]]:
+    rows = inputs.contiguous().numpy()
+    return ((label, row.tobytes()) for label, row in zip(labels.tolist(), rows, strict=True))

@@ -1,0 +1,204 @@
+"""Requests to forget, put into a stream: which samples they mean, and what an unlearner is given of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clearn.errors import ConfigError, DataError
+from clearn.parts.samples import concat
+from clearn.stream import Forget, Request, Stream, Task
+
+
+@dataclass(frozen=True)
+class RequestOptions:
+    """One entry of `stream.requests`; one of classes, ids, file and count says what goes.
+
+    Attributes:
+        after: so many tasks are learned before it.
+        classes: labels as the stream numbers them (the j-th class of the class order is j), with all their samples.
+        ids: training samples, numbered from 0 through the tasks in their order; an empty list changes nothing.
+        file: of such numbers, one a line.
+        count: so many training samples at random, of all tasks before the request.
+        seed: of that draw.
+        look_back: whether the training samples that stay may be read again; without it only what is carried can be.
+    """
+
+    after: int
+    classes: tuple[int, ...] | None = None
+    ids: tuple[int, ...] | None = None
+    file: Path | None = None
+    count: int | None = None
+    seed: int = 0
+    look_back: bool = False
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("classes", "ids", "file", "count") if getattr(self, name) is not None]
+        if self.after < 1:
+            raise ConfigError(f"after={self.after} must be at least 1: something has to be learned first")
+        if len(given) != 1:
+            raise ConfigError(
+                f"after={self.after}: {' and '.join(given) or 'nothing'} says what goes, and exactly one of classes, "
+                "ids, file and count must"
+            )
+        if self.count is not None and self.count < 1:
+            raise ConfigError(f"count={self.count} must be at least 1; ids: [] is the empty request")
+
+
+class WithRequests(Stream):
+    """A stream of tasks with requests between them.
+
+    Args:
+        base: the tasks.
+        options: the requests; those after one task come in the order given.
+
+    Raises:
+        ConfigError: a request that comes too late, names what does not exist or is forgotten already, or leaves
+            nothing.
+        DataError: a file of numbers that cannot be read.
+    """
+
+    def __init__(self, base: Stream, options: Sequence[RequestOptions]) -> None:
+        self.base = base
+        requests: tuple[Request, ...] = ()
+        for one in sorted(options, key=lambda one: one.after):
+            requests = (*requests, _resolved(base, one, requests))
+        about = {**base.about, "requests": [_said(request) for request in requests]}
+        super().__init__(replace(base.facts, requests=requests, about=about))
+
+    def task(self, index: int) -> Task:
+        """The task as it is: who will want it forgotten is not known yet."""
+        return self.base.task(index)
+
+    def forget(self, request: Request) -> Forget:
+        """What an unlearner is given; what stays holds no sample of this request or an earlier one."""
+        parts = [task.train.take(_rows(task, [request])) for task in self._learned(request)]
+        past = self.staying(request)
+        return Forget(
+            request=request,
+            forget=concat([part for part in parts if len(part)] or parts[:1]),
+            past=past if request.look_back else None,
+            probes=tuple(probe for task in past for probe in task.probes),
+        )
+
+    def staying(self, request: Request) -> tuple[Task, ...]:
+        """The tasks learned before a request without what was to be forgotten so far, for whoever judges."""
+        gone = self.requests[: self.requests.index(request) + 1]
+        found = []
+        for task in self._learned(request):
+            stays = torch.ones(len(task.train), dtype=torch.bool)
+            stays[_rows(task, gone)] = False
+            found.append(replace(task, train=task.train.take(stays.nonzero().flatten())))
+        return tuple(found)
+
+    def _learned(self, request: Request) -> Iterator[Task]:
+        return (self.base.task(index) for index in range(request.after))
+
+
+def _rows(task: Task, requests: Sequence[Request]) -> Tensor:
+    """Rows of a task's training samples that some requests mean, ascending."""
+    gone = torch.zeros(len(task.train), dtype=torch.bool)
+    for request in requests:
+        gone |= torch.isin(task.train.labels, torch.tensor(request.classes, dtype=torch.int64))
+        gone[[row for of, row in request.rows if of == task.info.index]] = True
+    return gone.nonzero().flatten()
+
+
+def _resolved(base: Stream, one: RequestOptions, earlier: Sequence[Request]) -> Request:
+    """Find the samples that an entry means, and refuse what cannot be meant."""
+    if one.after > len(base):
+        raise ConfigError(f"requests: after={one.after} must lie in [1, {len(base)}]: the stream has {len(base)} tasks")
+    seen = {label for info in base.infos[: one.after] for label in info.classes}
+    gone = {label for request in earlier for label in request.classes}
+    if one.classes is not None:
+        classes = tuple(sorted(set(one.classes)))
+        unknown = sorted(set(classes) - seen)
+        if unknown:
+            raise ConfigError(
+                f"requests: class {unknown[0]} was not learned in the first {one.after} tasks, which brought "
+                f"{sorted(seen)}: name one of those, or ask later"
+            )
+        if again := sorted(set(classes) & gone):
+            raise ConfigError(f"requests: class {again[0]} is forgotten already: leave it out")
+        if not seen - gone - set(classes):
+            raise ConfigError(
+                f"requests: after={one.after} would forget all classes: leave at least one, or start anew"
+            )
+        return Request(one.after, classes, (), one.look_back)
+    return Request(one.after, (), _samples(base, one, earlier), one.look_back)
+
+
+def _samples(base: Stream, one: RequestOptions, earlier: Sequence[Request]) -> tuple[tuple[int, int], ...]:
+    """(task, row) of the samples that ids, a file or a draw mean."""
+    tasks = [base.task(index) for index in range(one.after)]
+    edges = [0, *accumulate(len(task.train) for task in tasks)]
+    free = torch.ones(edges[-1], dtype=torch.bool)
+    for start, task in zip(edges, tasks, strict=False):
+        free[start + _rows(task, earlier)] = False
+    if one.count is not None:
+        choices = free.nonzero().flatten()
+        if one.count >= len(choices):
+            raise ConfigError(f"requests: count={one.count} must be below {len(choices)}, the samples learned by then")
+        rng = torch.Generator().manual_seed(one.seed)
+        ids = choices[torch.randperm(len(choices), generator=rng)[: one.count]].sort().values.tolist()
+    else:
+        ids = sorted(set(one.ids if one.ids is not None else _numbers(one.file)))
+        wrong = [number for number in ids if not 0 <= number < edges[-1]]
+        if wrong:
+            raise ConfigError(
+                f"requests: sample {wrong[0]} is unknown: the first {one.after} tasks have {edges[-1]} training "
+                f"samples, numbered 0 to {edges[-1] - 1} ({len(wrong)} such numbers)"
+            )
+        if again := [number for number in ids if not free[number]]:
+            raise ConfigError(f"requests: sample {again[0]} is forgotten already ({len(again)} such): leave it out")
+    found = tuple((bisect_right(edges, number) - 1, number - edges[bisect_right(edges, number) - 1]) for number in ids)
+    _check_classes_stay(tasks, [*earlier, Request(one.after, (), found)])
+    return found
+
+
+def _check_classes_stay(tasks: Sequence[Task], requests: Sequence[Request]) -> None:
+    """Refuse samples that are all of a class: then the class goes, and has to be named."""
+    classes = {label for request in requests for label in request.classes}
+    for task in tasks:
+        stays = torch.ones(len(task.train), dtype=torch.bool)
+        stays[_rows(task, requests)] = False
+        left = classes | set(task.train.labels[stays].tolist())
+        empty = [label for label in task.info.classes if label not in left]
+        if empty:
+            raise ConfigError(
+                f"requests: these samples are all of class {empty[0]}, which its probe would go on testing: write "
+                f"classes: [{empty[0]}]"
+            )
+
+
+def _numbers(file: Path | None) -> list[int]:
+    """Read whole numbers, one a line."""
+    assert file is not None
+    try:
+        lines = file.read_text().split()
+        return [int(line) for line in lines]
+    except OSError as error:
+        raise DataError(
+            f"cannot read {file}: {error.strerror or error}; give a file of sample numbers, one a line"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{file} must hold whole numbers, one a line: {error}") from error
+
+
+def _said(request: Request) -> dict[str, Any]:
+    """A request for the run folder; many samples as a checksum."""
+    rows = [list(pair) for pair in request.rows]
+    said: dict[str, Any] = {"after": request.after, "look_back": request.look_back}
+    if request.classes:
+        return {**said, "classes": list(request.classes)}
+    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    return {**said, "samples": len(rows), "sha256": digest}

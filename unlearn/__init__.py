@@ -1,0 +1,1 @@
+"""Unlearning methods, one readable file each; a method's name is its file's name."""
