@@ -65,19 +65,22 @@ class Auto(FrequencyProtocol):
         """
         horizon = rounds if self.goal == "mean" else 1
         best: tuple[float, str, FrequencyProtocol] | None = None
-        too_dear = []
+        too_dear: list[tuple[int, float, str]] = []
         for name, protocol in self.kept:
-            problem = over(cost(protocol, n_users, rounds, memo=memo))
+            card = cost(protocol, n_users, rounds, memo=memo)
+            problem = over(card)
             if problem is not None:
-                too_dear.append(f"{name} {problem}")
+                too_dear.append((card.client_worst, card.bits_round_worst, f"{name} {problem}"))
                 continue
             error = planned_mse(protocol, n_users, horizon)
             if best is None or error < best[0]:
                 best = error, name, protocol
         if best is None:
+            key = any(over(cost(protocol, n_users, rounds, memo="prf")) is None for _, protocol in self.kept)
+            remedy = ", or write runner.memo=prf, with which a device keeps 32 bytes whatever it meets" if key else ""
             raise BudgetExceeded(
-                f"none of {len(self.kept)} protocols fits the device; e.g. {too_dear[0]}: raise the budget, or write "
-                "runner.memo=prf, with which a device keeps 32 bytes whatever it meets"
+                f"none of {len(self.kept)} protocols fits the device; the cheapest, {min(too_dear)[2]}: raise the "
+                f"budget{remedy}"
             )
         error, name, protocol = best
         what = "a round's" if horizon == 1 else f"the mean of {rounds} rounds'"

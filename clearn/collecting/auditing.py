@@ -11,6 +11,7 @@ from rich.table import Table
 
 from clearn import plugins
 from clearn.binding import bind
+from clearn.collecting.printing import print_whole
 from clearn.errors import ConfigError
 from clearn.frequency import FrequencyProtocol
 from clearn.frequency.audit import Audit, audit
@@ -42,14 +43,14 @@ def show(
         for t in horizons:
             status.update(f"{name}: {trials:,} devices of either kind, {t} report{'s'[: t > 1]} each")
             found.append(audit(protocol, 0, k - 1, trials=trials, rounds=t))
-    table = Table("reports", "attack right", "attack wrong", title=f"{name}, k = {k}", box=SIMPLE_HEAD)
-    for column in ("proven loss", "exact loss", "proven / exact", "provable with so many", "holds"):
+    table = Table("\nreports", "attack\nright", "attack\nwrong", title=f"{name}, k = {k}", box=SIMPLE_HEAD)
+    for column in ("proven\nloss", "exact\nloss", "proven /\nexact", "provable with\nso many", "\nholds"):
         table.add_column(column, justify="right")
     for one in found:
         share = f"{one.eps_lower / one.eps_exact:.3f}" if one.eps_exact else "–"
         cells = [f"{one.eps_lower:.4f}", f"{one.eps_exact:.4f}", share, f"{one.ceiling:.2f}"]
         table.add_row(str(one.rounds), f"{one.tpr:.6f}", f"{one.fpr:.6f}", *cells, "yes" if one.holds else "NO")
-    console.print(table)
+    print_whole(table, console)
     console.print(
         f"Lower bounds hold with {found[0].confidence:.0%} confidence each (Clopper-Pearson); devices draw from the "
         "operating system, so that another run gives other digits.",

@@ -6,6 +6,7 @@ The true values and the attribute sizes are the stream's and the protocol's, whi
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -189,13 +190,15 @@ class CollectingLoop(Loop):
         }
         self.folder.add_rows(LEDGER, ledger_rows(index + 1, weights, figures))
         for row in () if index else rows:  # who answers what never changes
-            if empty := row["n"].count(0):
+            errors = row["se"]["none"]
+            if None in errors:
                 self.progress.note(
-                    f"nobody answers {row['probe']!r} in {empty} of {len(row['n'])} repeats, where it has no estimate: "
-                    "ask more users, or fewer attributes"
+                    f"{row['probe']!r} has no estimate in {errors.count(None)} of {len(errors)} repeats, where nobody "
+                    "answers it, or one of its buckets: ask more users, or fewer attributes"
                 )
         known = [[error for error in row["se"][row["headline"]] if error is not None] for row in rows]
-        error = float(np.mean([np.mean(errors) for errors in known if errors]))
+        means = [np.mean(errors) for errors in known if errors]
+        error = float(np.mean(means)) if means else math.nan
         guess = float(np.mean([row["uniform"] for row in rows]))
         self.progress.collected(error, guess, -(-experiment.cost.client_worst // 8))
 

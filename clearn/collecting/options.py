@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from clearn.errors import BudgetExceeded, ConfigError
-from clearn.frequency.accounting import ProtocolCost
+from clearn.frequency.accounting import KEY_BITS, ProtocolCost
 from clearn.frequency.engines import Decode, Wanted
 from clearn.frequency.memo import MemoKind
 from clearn.frequency.protocol import Post
@@ -58,7 +58,8 @@ class DeviceBudget:
         """
         over = self.over(cost)
         if over is not None:
-            remedy = "runner.memo=prf (32 bytes whatever is met), " if "secret bytes" in over else ""
+            key = "secret bytes" in over and (self.limit or 0) >= KEY_BITS // 8
+            remedy = "runner.memo=prf (32 bytes whatever is met), " if key else ""
             raise BudgetExceeded(
                 f"{title} {over}: raise that budget, or choose {remedy}another protocol, or protocol=auto, which "
                 "takes the most accurate one that fits; 'clearn show CONFIG' lists what each would cost"
@@ -76,8 +77,8 @@ class CollectOptions:
         repeats: independent collections of the same data, 1 or more; errors are given with their spread over them.
         memo: where a device keeps its permanent answers: a table of those it met, or prf, one secret key of 32 bytes
             from which they are recomputed.
-        decode: rounds estimates each round on its own; linked also decodes all reports of a user together, where nobody's
-            value changes, at the price of a counter a user and value at the server.
+        decode: rounds estimates each round on its own; linked also decodes all reports of a user together, where
+            nobody's value changes, at the price of a counter a user and value at the server.
         post: post-processing of the headline error: none, norm, norm_mul, norm_sub, norm_cut, base_cut, mle_grr, ibu;
             null takes the protocol's own.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clearn.collecting.experiment import Collecting, prepare
+from clearn.collecting.printing import print_whole
 from clearn.frequency.accounting import ProtocolCost, cost
 from clearn.frequency.candidates import Candidate, candidates, keeps_budgets, planned_mse
 from clearn.frequency.protocol import FrequencyProtocol
@@ -50,7 +52,7 @@ def show(config: Mapping[str, Any], console: Console) -> None:
     listed = list(candidates(subject.collection.domains, budgets))
     others = [plan(one.name, one.protocol, subject) for one in listed if one.protocol is not None]
     table = _table(own, sorted(others, key=lambda row: (not row.keeps, row.mse)), subject)
-    console.print(table, crop=False, soft_wrap=True)
+    print_whole(table, console)
     for text in _below(subject, listed):
         _say(console, text)
     subject.check()
@@ -78,23 +80,28 @@ def _table(own: Plan, others: list[Plan], subject: Collecting) -> Table:
         "those that don't (one-shot protocols spend eps_1 anew in every round), best first",
         box=SIMPLE_HEAD,
     )
-    table.add_column("protocol", no_wrap=True)
-    names = ["MSE a round"] + ([f"MSE of {rounds} rounds' mean"] if rounds > 1 else [])
-    names += ["eps first"] + ([f"eps after {rounds}"] if rounds > 1 else []) + ["eps ever"]
-    names += ["secret B at worst", "public bits", "bits set-up", "bits a round"]
+    table.add_column("\nprotocol")
+    several = rounds > 1
+    names = ["MSE\na round"] + ([f"MSE of\n{rounds} rounds' mean"] if several else [])
+    names += ["eps\nfirst"] + ([f"eps\nafter {rounds}"] if several else []) + ["eps\never"]
+    names += ["secret B\nat worst", "public\nbits", "bits\nset-up", "bits\na round"]
     limited = subject.budget.limit is not None or subject.budget.bits_per_round is not None
-    for name in names + (["fits"] if limited else []):
+    for name in names + (["\nfits"] if limited else []):
         table.add_column(name, justify="right")
     last = sum(row.keeps for row in others)
     for place, (mark, row) in enumerate([("> ", own), *(("  ", row) for row in others)]):
         first, after, ever = (f"{loss:.4g}" if loss < 1e6 else "∞" for loss in row.losses)
-        cells = [f"{row.mse:.3e}"] + ([f"{row.mse_mean:.3e}"] if rounds > 1 else [])
-        cells += [first] + ([after] if rounds > 1 else []) + [ever]
+        cells = [f"{row.mse:.3e}"] + ([_number(row.mse_mean)] if several else [])
+        cells += [first] + ([after] if several else []) + [ever]
         card = row.cost
         cells += [f"{-(-card.client_worst // 8):,}", str(card.client_public), str(card.bits_setup)]
         cells += [f"{card.bits_round:.4g}"] + ([("no" if row.over else "yes")] if limited else [])
         table.add_row(mark + row.name, *cells, end_section=place in (0, last))
     return table
+
+
+def _number(error: float) -> str:
+    return "–" if math.isnan(error) else f"{error:.3e}"  # a mean of rounds with fakes has no closed form
 
 
 def _population(subject: Collecting) -> str:
