@@ -97,9 +97,12 @@ def parser() -> argparse.ArgumentParser:
 
 def _count(text: str) -> int:
     """Read a whole number of at least 1, also as 1e6."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.5
     if not value.is_integer() or value < 1:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text} must be a whole number of at least 1, e.g. 1000000 or 1e6")
     return int(value)
 
 

@@ -159,7 +159,12 @@ def check(args: argparse.Namespace) -> int:
         return _conforms(of.name, protocol_checks.run(of), console)
     from clearn import checks
 
-    subject = checks.subject(args.what, args.option)
+    try:
+        subject = checks.subject(args.what, args.option)
+    except UserError as error:
+        if args.kind or args.what in plugins.names("strategies"):
+            raise
+        raise UserError(f"{error}; if it is a protocol, write --kind privacy") from None
     return _conforms(subject.name, checks.run(subject), console)
 
 

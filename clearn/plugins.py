@@ -36,17 +36,19 @@ class Kind:
         section: of a config, which names one of them.
         base: "module:class" that all derive from, imported only when a method is.
         given: constructor parameters that the engine gives; they are no options.
+        listed: the word after `clearn list`, where it is not the kind.
     """
 
     section: str
     base: str
     given: tuple[str, ...] = ()
+    listed: str = ""
 
 
 KINDS = {
     "strategies": Kind("strategy", "clearn.strategy:Strategy", ("inputs",)),
     "unlearn": Kind("unlearner", "clearn.unlearner:Unlearner"),
-    "privacy": Kind("protocol", "clearn.frequency:FrequencyProtocol", ("domains",)),
+    "privacy": Kind("protocol", "clearn.frequency:FrequencyProtocol", ("domains",), "protocols"),
 }
 
 
@@ -97,7 +99,9 @@ def find(kind: str, name: str) -> type:
         right = f"register the class under the entry-point group clearn.{kind}"
         raise ConfigError(f"{section} {name!r} is not a name: a config holds no import path; {right}")
     hint = nearest(name, names(kind)) or "it may be misspelt or not installed"
-    raise ConfigError(f"{section} {name!r} is unknown; {hint}; 'clearn list {kind}' shows them all")
+    raise ConfigError(
+        f"{section} {name!r} is unknown; {hint}; 'clearn list {KINDS[kind].listed or kind}' shows them all"
+    )
 
 
 def find_reference(kind: str, reference: str) -> type:

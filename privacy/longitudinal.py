@@ -141,6 +141,7 @@ def _down_to(last: float, first: float) -> Rates | None:
         return None
     whole = -expm1(-last) * (1 + exp(-first))
     p, q = -expm1(-last - first) / whole, exp(-first) * -expm1(first - last) / whole
+    p = min(p, 1.0)  # the quotient of two numbers next to 1 may come out above it in its last digit
     return Rates.of(p, q, q, p)
 
 

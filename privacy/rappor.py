@@ -20,6 +20,8 @@ from clearn.frequency import Budgets, FrequencyProtocol, Rates
 from clearn.frequency.bloom import Bloom
 from clearn.frequency.budgets import LEAST, MOST
 
+MOST_BITS = 2**16  # of all cohorts together; decoding inverts a matrix of so many rows
+
 
 class RAPPOR(FrequencyProtocol):
     """Bloom filters in cohorts; its budgets follow from its probabilities.
@@ -79,6 +81,8 @@ def _check(f: float, p_r: float, q_r: float, hashes: int, bits: int, cohorts: in
         raise ConfigError(f"f={f} must lie between 0 and 1: at 0 there is no privacy in the long run, at 1 no data")
     if not 0 <= p_r < q_r <= 1:
         raise ConfigError(f"p_r={p_r} and q_r={q_r} must satisfy 0 <= p_r < q_r <= 1")
+    if bits * cohorts > MOST_BITS:
+        raise ConfigError(f"bits={bits} times cohorts={cohorts} must be at most {MOST_BITS:,}: decoding inverts them")
     if not 1 <= hashes < bits or cohorts < 1:
         raise ConfigError(
             f"hashes={hashes} must lie in [1, bits={bits}), and cohorts={cohorts} be at least 1: a value sets so many "

@@ -33,6 +33,9 @@ USES = {  # options that mean something to some collections only
 }
 
 
+MOST_VALUES = 10_000_000  # of one attribute; its counts take 80 MB a round
+
+
 def build(
     *,
     data: str = "synthetic",
@@ -163,6 +166,9 @@ def _mistakes(data: str, rounds: int | list[str] | None, given: dict[str, Any]) 
             yield f"{option}={given[option]} must be 1 or more"
     if not 0 <= given["change"] <= 1:
         yield f"change={given['change']} must lie in [0, 1]: it is a probability"
+    sizes = given["k"] if isinstance(given["k"], list) else [given["k"]]
+    if wrong := [size for size in sizes if size is not None and size > MOST_VALUES]:
+        yield f"k={wrong[0]} must be at most {MOST_VALUES:,} values"
     if given["k"] == [] or (isinstance(rounds, list) and isinstance(given["k"], list)):
         yield f"k={given['k']} must be a number of values, or a list of one number an attribute"
 

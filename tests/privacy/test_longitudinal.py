@@ -296,3 +296,17 @@ def test_alpha_is_half_unless_told() -> None:
     assert two_budgets(3.0).eps_1 == 1.5
     assert plugins.find("privacy", "l_osue")((4,), eps_inf=3.0).budgets.eps_1 == 1.5
     assert plugins.find("privacy", "l_osue")((4,), eps_inf=3.0, alpha=0.2).budgets.eps_1 == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("name", ["l_sue", "l_osue", "l_grr"])
+@pytest.mark.parametrize("eps_inf", [0.01, 1.0, 12.0, 30.0])
+@pytest.mark.parametrize("alpha", [1 - 1e-6, 1 - 1e-9, 1 - 1e-12])
+def test_a_first_report_that_loses_nearly_all_has_probabilities_still(name: str, eps_inf: float, alpha: float) -> None:
+    refused = ""
+    try:
+        protocol = plugins.find("privacy", name)((5,), eps_inf=eps_inf, alpha=alpha)
+    except ConfigError as error:
+        refused = str(error)  # what little noise there is rounds away
+    else:
+        assert protocol.loss(1) <= protocol.loss_for_ever() * (1 + 1e-12)
+    assert not refused or "random bits" in refused
