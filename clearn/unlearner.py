@@ -26,12 +26,12 @@ class Unlearner:
     """Makes a strategy forget; its constructor's signature is the schema of a config's section `unlearner`.
 
     Attributes:
-        looks_back: whether it needs training samples of past tasks that are to be kept; without them it is refused
-            before anything runs, unless the strategy keeps exemplars, which then stand for them.
+        looks_back: whether it needs training samples that stay; where a request does not let it look back and the
+            strategy keeps none, it is refused before anything runs.
         categories: ledger category of its state entries by name; "importance" where nothing is said.
     """
 
-    looks_back: ClassVar[bool] = False
+    looks_back: bool = False
     categories: ClassVar[dict[str, str]] = {}
 
     def watch(self, strategy: Strategy, task: Task, ctx: Context) -> None:

@@ -91,6 +91,13 @@ class Learning(Experiment):
             raise ConfigError(f"the stream has {len(requests)} requests to forget: name an unlearner to answer them")
         if self.unlearner is not None and not requests:
             raise ConfigError("an unlearner is named, but nothing is to be forgotten: write stream.requests")
+        if self.unlearner is not None and self.unlearner().looks_back and self.build().memory is None:
+            blind = [request.after for request in requests if not request.look_back]
+            if blind:
+                raise ConfigError(
+                    f"this unlearner reads training samples that stay, the request after task {blind[0]} does not let "
+                    "it look back, and the strategy keeps no exemplars: write look_back: true, or take another method"
+                )
 
     def loop(self, folder: RunFolder, progress: Progress) -> LearningLoop:
         """Learn task by task."""
