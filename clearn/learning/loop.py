@@ -89,10 +89,12 @@ class LearningLoop(Loop):
         with seeds.scope(self.experiment.seed, index, "forget"), done.timed():
             self.strategy = forget(strategy, self.unlearner, asked, done.ctx)
         del strategy
-        rebuilt = self._leave(done)
-        with autocast(self.experiment.trainer.precision, self.device):
+
+        def judge(rebuilt: Strategy) -> None:
             after = evidence(rebuilt, asked, stream.staying(event), self.device)
-        self.folder.write_evidence(index + 1, before, after)
+            self.folder.write_evidence(index + 1, before, after)
+
+        self._leave(done, judge)
 
     def _context(self, index: int) -> Context:
         experiment = self.experiment
@@ -108,8 +110,13 @@ class LearningLoop(Loop):
             make=experiment.make,
         )
 
-    def _leave(self, done: Step) -> Strategy:
-        """Freeze, weigh, write, throw the object away, rebuild it from the bytes, score; give the rebuilt one."""
+    def _leave(self, done: Step, judge: Callable[[Strategy], None] | None = None) -> None:
+        """Freeze, weigh, write, throw the object away, rebuild it from the bytes, score.
+
+        Args:
+            done: what the step took.
+            judge: looks at the rebuilt one before the step counts as done, which its ledger rows say.
+        """
         experiment, index, seconds, strategy = self.experiment, done.index, done.seconds, self.strategy
         assert strategy is not None
         clock = time.perf_counter()
@@ -132,6 +139,8 @@ class LearningLoop(Loop):
 
         clock = time.perf_counter()
         with autocast(experiment.trainer.precision, self.device):
+            if judge is not None:
+                judge(strategy)
             rows = score(strategy, self.probes, index + 1, experiment.trainer.eval_batch, self.device)
         seconds["evaluate"] = time.perf_counter() - clock
         self.folder.add_rows(SCORES, rows)
@@ -148,7 +157,6 @@ class LearningLoop(Loop):
         }
         self.folder.add_rows(LEDGER, ledger_rows(index + 1, weights, figures))
         self.progress.boundary(_accuracy(rows), weight, limit)
-        return strategy
 
     def _categories(self, strategy: Strategy) -> Callable[[str], str]:
         unlearner = self.unlearner

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-SECTIONS = ("stream", "strategy", "protocol")  # a bare value there is its name
+SECTIONS = ("stream", "strategy", "unlearner", "protocol")  # a bare value there is its name
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

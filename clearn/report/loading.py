@@ -1,4 +1,4 @@
-"""Find run folders and read each as what it is: a run of a strategy, or one of a protocol."""
+"""Find run folders and read each as what it is: a run of a strategy, one with requests to forget, or of a protocol."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from clearn.errors import UserError
 from clearn.report.collections.runs import CollectionRun
 from clearn.report.learning.runs import LearningRun
 from clearn.report.runs import Row, Run, read_config, read_json, read_lines
+from clearn.report.unlearning.runs import UnlearningRun
 
 RUN_FILES = ("environment.json", "status.json", "scores.jsonl", "ledger.jsonl")
 
@@ -68,14 +69,18 @@ def _read(path: Path) -> Run:
 
 
 def _kind(path: Path, config: Row) -> type[Run]:
-    """Tell a run's kind by its config, and by its scores where the config cannot be read."""
+    """Tell a run's kind by its config, and by what else is there where the config cannot be read."""
     if not config:
         try:
             told = b'"frequencies"' in (path / "scores.jsonl").read_bytes()[:4096]
         except OSError:
             told = False
-        return CollectionRun if told else LearningRun
-    return CollectionRun if "protocol" in config else LearningRun
+        if told:
+            return CollectionRun
+        return UnlearningRun if (path / "evidence").is_dir() else LearningRun
+    if "protocol" in config:
+        return CollectionRun
+    return UnlearningRun if config.get("unlearner") else LearningRun
 
 
 def _settled(run: Run, status: Row) -> Run:
@@ -89,5 +94,7 @@ def _settled(run: Run, status: Row) -> Run:
             f"the status says done, but scores.jsonl holds {scored} and ledger.jsonl {weighed} whole {run.word}s "
             f"of {steps or 'an unknown number'}; resume the run to complete it, or leave the folder out"
         )
+    elif state == "done" and run.lacking:
+        state, message = "damaged", f"the status says done, but {run.lacking}; run it again, or leave the folder out"
     whole = step if steps is None and state == "done" else steps
     return replace(run, state=state, step=step, steps=whole, message=message)

@@ -152,6 +152,8 @@ th[aria-sort=ascending] button{text-decoration-style:dotted}
 .headline .sd{font-weight:400}
 .flag{display:block;color:var(--wrong);font-size:12px;font-weight:600;line-height:1.25;white-space:normal;
  width:min-content;margin-left:auto}
+td.verdict{white-space:normal;min-width:150px;max-width:210px;text-align:left}
+.verdict .failed{color:var(--wrong);font-weight:600}
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;list-style:none;margin:6px 0 8px;padding:0;font-size:14px}
 .legend li{display:flex;align-items:center;gap:7px}
 .mark{flex:none;width:1.1em;text-align:center;line-height:1}

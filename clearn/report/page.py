@@ -18,6 +18,8 @@ from clearn.report.learning import part as learning
 from clearn.report.learning.grouping import LearningGroup
 from clearn.report.look import SCRIPT, style
 from clearn.report.runs import Run
+from clearn.report.unlearning import part as unlearning
+from clearn.report.unlearning.grouping import UnlearningGroup
 
 
 def html(groups: Sequence[Group[Any]], runs: Sequence[Run], title: str) -> str:
@@ -29,16 +31,22 @@ def html(groups: Sequence[Group[Any]], runs: Sequence[Run], title: str) -> str:
         title: plain text.
     """
     learned = [group for group in groups if isinstance(group, LearningGroup)]
+    unlearned = [group for group in groups if isinstance(group, UnlearningGroup)]
     collected = [group for group in groups if isinstance(group, CollectionGroup)]
     leads, parts = [], []
     if learned:
         leads.append(learning.lead(learned))
         bodies = [*learning.bodies(learned, 1), _left_out(learned), _runs(learned, runs, "method", learning.SEEDS)]
         parts.append([learning.TITLE, *bodies, _notes(learning.notes(learned))])
+    first = 1 + len(settings(learned))
+    if unlearned:
+        leads.append(unlearning.lead(unlearned))
+        bodies = [*unlearning.bodies(unlearned, first), _left_out(unlearned)]
+        bodies.append(_runs(unlearned, runs, "unlearner", unlearning.SEEDS))
+        parts.append([unlearning.TITLE, *bodies, _notes(unlearning.notes(unlearned))])
     if collected:
         leads.append(collecting.lead(collected))
-        first = 1 + len(settings(learned))
-        bodies = [*collecting.bodies(collected, first), _left_out(collected)]
+        bodies = [*collecting.bodies(collected, first + len(settings(unlearned))), _left_out(collected)]
         bodies.append(_runs(collected, runs, "protocol", collecting.SEEDS))
         parts.append([collecting.TITLE, *bodies, _notes(collecting.notes(collected))])
     names = [name for name, *_ in parts] if len(parts) > 1 else []

@@ -1,6 +1,6 @@
 """What a run folder of any kind holds, read forgivingly: a run may go on, may have been killed in mid-line, be damaged.
 
-A kind of run is one class here: it says what its scores mean (`learning.runs`, `collections.runs`).
+A kind of run is one class here: it says what its scores mean (`learning.runs`, `unlearning.runs`, `collections.runs`).
 """
 
 from __future__ import annotations
@@ -109,6 +109,11 @@ class Run(ABC):
     def seeds(self) -> tuple[Any, ...]:
         """What may differ between runs of one configuration."""
         return (self.config.get("seed"),)
+
+    @property
+    def lacking(self) -> str:
+        """What a run that says it is done should hold and does not; empty where nothing is amiss."""
+        return ""
 
     def number(self, readout: str, name: str) -> float | None:
         """Give one of `numbers`; None where this run has no such read-out or the number is not defined."""

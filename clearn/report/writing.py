@@ -16,54 +16,63 @@ from clearn.report.learning import tables as learned_tables
 from clearn.report.learning.grouping import LearningGroup
 from clearn.report.learning.runs import LearningRun
 from clearn.report.runs import Run
+from clearn.report.unlearning import grouping as unlearned_groups
+from clearn.report.unlearning import tables as unlearned_tables
+from clearn.report.unlearning.grouping import UnlearningGroup
+from clearn.report.unlearning.runs import UnlearningRun
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-AnyGroup = LearningGroup | CollectionGroup
+AnyGroup = LearningGroup | UnlearningGroup | CollectionGroup
 
 
 def groups(runs: Sequence[Run]) -> list[AnyGroup]:
-    """Group runs that differ only in their seeds; those of strategies first."""
+    """Group runs that differ only in their seeds; those of strategies first, those of protocols last."""
     learned = learned_groups.groups([run for run in runs if isinstance(run, LearningRun)])
+    unlearned = unlearned_groups.groups([run for run in runs if isinstance(run, UnlearningRun)])
     collected = collected_groups.groups([run for run in runs if isinstance(run, CollectionRun)])
-    return [*learned, *collected]
+    return [*learned, *unlearned, *collected]
 
 
-def _kinds(groups: Sequence[Group[Any]]) -> tuple[list[LearningGroup], list[CollectionGroup]]:
+def _kinds(groups: Sequence[Group[Any]]) -> tuple[list[LearningGroup], list[UnlearningGroup], list[CollectionGroup]]:
     return (
         [group for group in groups if isinstance(group, LearningGroup)],
+        [group for group in groups if isinstance(group, UnlearningGroup)],
         [group for group in groups if isinstance(group, CollectionGroup)],
     )
 
 
 def terminal(groups: Sequence[AnyGroup], console: Console) -> None:
     """Print the tables with rich."""
-    learned, collected = _kinds(groups)
+    learned, unlearned, collected = _kinds(groups)
     if learned:
         learned_tables.terminal(learned, console)
+    if unlearned:
+        unlearned_tables.terminal(unlearned, console)
     if collected:
         collected_tables.terminal(collected, console)
 
 
 def markdown(groups: Sequence[AnyGroup]) -> str:
     """Write the tables as Markdown, the same as on the terminal."""
-    learned, collected = _kinds(groups)
+    learned, unlearned, collected = _kinds(groups)
     lines = learned_tables.markdown(learned) if learned else []
+    lines += unlearned_tables.markdown(unlearned) if unlearned else []
     lines += collected_tables.markdown(collected) if collected else []
     return "\n".join(lines)
 
 
 def csv(groups: Sequence[AnyGroup]) -> str:
-    """Write one row per group, for groups of one kind.
+    """Write one row per group, for groups of one kind; of unlearning one per group and request.
 
     Raises:
-        ValueError: there are both kinds, which share no columns; `csv_files` writes them apart.
+        ValueError: there are several kinds, which share no columns; `csv_files` writes them apart.
     """
-    learned, collected = _kinds(groups)
-    if learned and collected:
-        raise ValueError("runs of strategies and of protocols share no columns: write them apart with csv_files")
-    return collected_tables.csv(collected) if collected else learned_tables.csv(learned)
+    tables = _csv_tables(groups)
+    if len(tables) > 1:
+        raise ValueError(f"runs of {' and '.join(tables)} share no columns: write them apart with csv_files")
+    return next(iter(tables.values()), learned_tables.csv([]))
 
 
 def csv_files(groups: Sequence[AnyGroup], path: Path) -> dict[Path, str]:
@@ -72,10 +81,16 @@ def csv_files(groups: Sequence[AnyGroup], path: Path) -> dict[Path, str]:
     >>> csv_files([], Path("table.csv")).keys()
     dict_keys([PosixPath('table.csv')])
     """
-    learned, collected = _kinds(groups)
-    if not (learned and collected):
+    tables = _csv_tables(groups)
+    if len(tables) < 2:
         return {path: csv(groups)}
-    return {
-        path.with_stem(f"{path.stem}.learning"): learned_tables.csv(learned),
-        path.with_stem(f"{path.stem}.collections"): collected_tables.csv(collected),
-    }
+    return {path.with_stem(f"{path.stem}.{kind}"): text for kind, text in tables.items()}
+
+
+def _csv_tables(groups: Sequence[AnyGroup]) -> dict[str, str]:
+    """Give the table of each kind that there is, by its name."""
+    learned, unlearned, collected = _kinds(groups)
+    tables = {"learning": learned_tables.csv(learned)} if learned else {}
+    tables |= {"unlearning": unlearned_tables.csv(unlearned)} if unlearned else {}
+    tables |= {"collections": collected_tables.csv(collected)} if collected else {}
+    return tables
