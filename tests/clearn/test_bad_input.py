@@ -121,7 +121,7 @@ def halves(path: Path) -> list[str]:
         ("trainer.precision=8-bit", "precision='8-bit' is not"),
         ("trainer.threads=0", "threads=0 must be at least 1"),
         ("runner.rebuild=maybe", "runner.rebuild: got 'maybe', must be true or false"),
-        ("unlearner=ssd", "no unlearning method is part of this version; remove it"),
+        ("unlearner=ssd", "an unlearner is named, but nothing is to be forgotten: write stream.requests"),
         ("grid={}", None),
         ("grid={seed: 3}", "grid.seed=3 must be a list with at least one value"),
         ("grid={seed: []}", "grid.seed=[] must be a list with at least one value"),
