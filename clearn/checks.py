@@ -42,6 +42,7 @@ from clearn.ledger import CATEGORIES, Budget, account
 from clearn.mistakes import Mistake, raise_all
 from clearn.options import RunnerOptions, TrainerOptions
 from clearn.parts.exemplars import Memory
+from clearn.promises import held
 from clearn.recipe import Recipe
 from clearn.runner import run as run_experiment
 from clearn.runner import run_until
@@ -376,16 +377,7 @@ ALL: tuple[Callable[[Subject], None], ...] = tuple(
 
 def run(of: Subject) -> Iterator[tuple[str, str | None]]:
     """Run all checks; give (what is promised, None or what happened instead) one by one."""
-    for check in ALL:
-        promise = (check.__doc__ or check.__name__).split("\n")[0].rstrip(".")
-        try:
-            check(of)
-        except AssertionError as broken:
-            yield promise, str(broken)
-        except Exception as error:  # noqa: BLE001 - a method under test may raise anything; it is shown, not hidden
-            yield promise, f"{type(error).__name__}: {error}"
-        else:
-            yield promise, None
+    return held(of, ALL)
 
 
 def assert_same(one: Trace, other: Trace, first: str, second: str, so: str) -> None:

@@ -141,6 +141,7 @@ def _documented(target: Callable[..., Any]) -> dict[str, str]:
     docs = [inspect.getdoc(target) or ""]
     if isinstance(target, type):
         docs.append(inspect.getdoc(target.__init__) or "")  # type: ignore[misc]
+        docs += [inspect.cleandoc(base.__doc__ or "") for base in target.__mro__[1:]]  # whose options it inherits
     about: dict[str, str] = {}
     for doc in docs:
         for block in re.findall(r"^(?:Args|Attributes):\n((?:[ ]+.*\n?|\n)+)", doc, flags=re.MULTILINE):

@@ -16,26 +16,33 @@ Kept from training until a request: with `store`, one importance a scalar, 4 P b
 a class. Read at a request: what goes; and unless importances are stored, what stays, or the strategy's exemplars, each
 weighed by the samples of its class over its exemplars. Cost: one pass over what is read, with `store` one pass over
 each task after it was learned.
+
+LFSSD (Foster, Fogarty, Schoepf, Oztireli, Brintrup, "Loss-Free Machine Unlearning", ICLR 2024 Tiny Papers) is the same
+with another importance, which needs no labels: the mean of |gradient of ||f(x)||^2|, f the logits. It is linear in the
+gradient where SSD's is quadratic, so equal alphas select unequal shares: choose by `select_fraction`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from clearn.context import Context
 from clearn.errors import ConfigError
 from clearn.parts.dampening import Threshold, dampen
-from clearn.parts.importance import CROSS_ENTROPY
+from clearn.parts.importance import CROSS_ENTROPY, LENGTH
+from clearn.parts.sample_gradients import Objective
 from clearn.parts.weighing import Kind, Scales, Weighing
 from clearn.state import State
 from clearn.strategy import Strategy
 from clearn.stream import Forget, Task, TaskInfo
 from clearn.unlearner import Unlearner, remaining
 
+__methods__ = {"ssd": "Ssd", "lfssd": "Lfssd"}
+
 
 class Ssd(Unlearner):
-    """Dampen by importance.
+    """SSD: dampen the weights that matter far more to what goes than to the data.
 
     Args:
         alpha: a scalar is selected if its importance for what goes is more than alpha times that for the reference.
@@ -51,6 +58,8 @@ class Ssd(Unlearner):
         batch_size: samples a batch; only "batch" depends on it.
         require_effect: fail where nothing was selected, instead of warning.
     """
+
+    objective: ClassVar[Objective] = CROSS_ENTROPY
 
     def __init__(
         self,
@@ -74,7 +83,7 @@ class Ssd(Unlearner):
         self.threshold = Threshold(alpha, rest_alpha, select_fraction)
         self.lam, self.require_effect = lam, require_effect
         self.scales = Scales(
-            Weighing(CROSS_ENTROPY, importance, reference == "remaining", store, precision, batch_size)
+            Weighing(self.objective, importance, reference == "remaining", store, precision, batch_size)
         )
 
     def watch(self, strategy: Strategy, task: Task, ctx: Context) -> None:
@@ -114,3 +123,9 @@ class Ssd(Unlearner):
         if not how.remaining:
             self.threshold.refuse_no_op(n, n_gone, strict=how.kind != "batch")
         return n
+
+
+class Lfssd(Ssd):
+    """LFSSD: SSD by the importance for the length of the outputs, which needs no labels."""
+
+    objective = LENGTH

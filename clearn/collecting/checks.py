@@ -40,6 +40,7 @@ from clearn.frequency.engines import Engine, choose
 from clearn.frequency.population import PerUser
 from clearn.ledger import CATEGORIES
 from clearn.mistakes import Mistake, raise_all
+from clearn.promises import held
 from clearn.runner import run as run_experiment
 from clearn.runner import run_until
 from clearn.signatures import parameters
@@ -312,13 +313,4 @@ class _Run:
 
 def run(of: Subject) -> Iterator[tuple[str, str | None]]:
     """Run all checks; give (what is promised, None or what happened instead) one by one."""
-    for check in ALL:
-        promise = (check.__doc__ or check.__name__).split("\n")[0].rstrip(".")
-        try:
-            check(of)
-        except AssertionError as broken:
-            yield promise, str(broken)
-        except Exception as error:  # noqa: BLE001 - a protocol under test may raise anything; it is shown, not hidden
-            yield promise, f"{type(error).__name__}: {error}"
-        else:
-            yield promise, None
+    return held(of, ALL)

@@ -12,7 +12,7 @@ import torch
 from clearn.errors import ConfigError
 from clearn.parts.forgetting import Relabelled
 from clearn.parts.samples import concat
-from unlearn.lfssd import Lfssd
+from unlearn.ssd import Lfssd
 
 
 def test_9_no_label_is_read(setting: Callable[..., Any]) -> None:
