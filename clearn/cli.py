@@ -51,6 +51,8 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--classes", type=int, nargs="+", metavar="LABEL", help="whole classes, as the stream numbers them"
     )
+    what.add_argument("--column", metavar="NAME", help="training samples by a column of the data, with --values")
+    unlearn.add_argument("--values", nargs="+", metavar="VALUE", help="of that column; KEY=VALUE goes before it")
     unlearn.add_argument("--method", required=True, help="an unlearner's name ('clearn list unlearn')")
     unlearn.add_argument(
         "--no-look-back", action="store_true", help="the training samples that stay may not be read again"

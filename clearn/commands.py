@@ -72,12 +72,23 @@ def unlearn(args: argparse.Namespace) -> int:
     from clearn import forking
     from clearn.config import load
 
+    request = {**_asked(args), "look_back": not args.no_look_back}
     old = _existing(args.run)
     config = load(str(_config_of(old)), [f"unlearner.name={args.method}", *args.overrides])
-    what = {"classes": args.classes} if args.classes else {"file": str(Path(args.forget).resolve())}
-    request = {**what, "look_back": not args.no_look_back}
     experiment, path = forking.unlearn(old, load(str(_config_of(old))), config, request, _default_folder)
     return _run_one(experiment, str(path))
+
+
+def _asked(args: argparse.Namespace) -> dict[str, Any]:
+    """What is to be forgotten, as an entry of `stream.requests` has it."""
+    if (args.column is None) != (args.values is None):
+        raise UserError(
+            f"--column {args.column or 'NAME'} and --values {' '.join(args.values or ['VALUE'])} must come together: a "
+            "column of the data, and the values there whose samples go"
+        )
+    if args.column is not None:
+        return {"column": args.column, "values": args.values}
+    return {"classes": args.classes} if args.classes else {"file": str(Path(args.forget).resolve())}
 
 
 def report(args: argparse.Namespace) -> int:

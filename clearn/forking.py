@@ -98,10 +98,10 @@ def _first_steps(stream: Stream, n: int) -> tuple[Any, ...]:
     """What a stream's first steps are made of: labels, the data behind them, classes, domains, what was forgotten."""
     infos = stream.learned(n)
     n_seen = len({label for info in infos for label in info.classes})
-    about = {key: value for key, value in stream.about.items() if key not in ("sizes", "requests")}
+    about = {key: value for key, value in stream.about.items() if key not in ("sizes", "requests", "columns")}
     if "order" in about:
         about.pop("order_seed", None)  # the order says more: another seed may begin alike
-    for key, length in (("order", n_seen), ("classes", n_seen), ("domains", len(infos))):
+    for key, length in (("order", n_seen), ("classes", n_seen), ("merged", n_seen), ("domains", len(infos))):
         if key in about:
             about[key] = about[key][:length]
     return stream.inputs, tuple(_timeless(event) for event in stream.events[:n]), about

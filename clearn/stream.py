@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from clearn.parts.columns import Column
     from clearn.parts.samples import Samples
 
     Augment = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
@@ -119,6 +120,7 @@ class Facts:
         augment: draws a randomly changed copy of a training batch, or None.
         about: JSON-able facts for the run folder: data set, checksums, sizes, class order.
         requests: to forget, in the order in which they come.
+        columns: names of what is known of training samples beside their labels, to say which are to be forgotten.
     """
 
     inputs: Inputs
@@ -126,6 +128,7 @@ class Facts:
     augment: Augment | None = None
     about: dict[str, Any] = field(default_factory=dict)
     requests: tuple[Request, ...] = ()
+    columns: tuple[str, ...] = ()
 
 
 class Stream(Sequence[Task]):
@@ -160,6 +163,11 @@ class Stream(Sequence[Task]):
         return self.facts.requests
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of what is known of training samples beside their labels; no learner is told."""
+        return self.facts.columns
+
+    @property
     def events(self) -> tuple[TaskInfo | Request, ...]:
         """Tasks and requests in the order in which they come: a request follows the task that it names."""
         found: list[TaskInfo | Request] = []
@@ -175,6 +183,10 @@ class Stream(Sequence[Task]):
     def forget(self, request: Request) -> Forget:
         """Build what an unlearner is given; only a stream with requests can."""
         raise NotImplementedError(f"{type(self).__name__} has no requests")
+
+    def column(self, name: str, index: int) -> Column:
+        """One of `columns` for the training samples of task `index`, in their order; only a stream with columns can."""
+        raise NotImplementedError(f"{type(self).__name__} has no columns")
 
     def staying(self, request: Request) -> tuple[Task, ...]:
         """The tasks learned before a request without what was to be forgotten so far, for whoever judges."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from clearn.parts.samples import Indexed
     from clearn.stream import Stream
+    from clearn.streams.datasets.merging import Groups
 
     Array = np.ndarray[Any, Any] | Tensor | Sequence[Any]
 
@@ -56,6 +57,8 @@ def from_arrays(
     augment: str | dict[str, Any] = "none",
     normalise: str | Mapping[str, Any] = "auto",
     layout: str | None = None,
+    columns: Mapping[str, Array] | None = None,
+    merge: Groups | None = None,
 ) -> Stream:
     """Make a class-incremental stream of your own arrays.
 
@@ -72,11 +75,15 @@ def from_arrays(
         augment: name of a preset or its options.
         normalise: "auto" is 0.5 for images; see `datasets.Options`.
         layout: "NHWC" or "NCHW", where the shape leaves doubt.
+        columns: whole numbers or text by name, one for each row of `x`; requests to forget can name their values.
+        merge: classes into coarser ones; see `class_incremental.build`.
     """
     from clearn.streams import class_incremental, datasets
 
-    data = datasets.from_arrays(x, y, x_test, y_test, layout=layout, normalise=normalise)
-    return class_incremental.cut(data, increment=increment, base=base, order_seed=order_seed, augment=augment)
+    data = datasets.from_arrays(x, y, x_test, y_test, layout=layout, normalise=normalise, columns=columns)
+    return class_incremental.cut(
+        data, increment=increment, base=base, order_seed=order_seed, augment=augment, merge=merge
+    )
 
 
 def from_dataset(
@@ -91,6 +98,8 @@ def from_dataset(
     size: int | None = None,
     in_memory: int = 512 * 2**20,
     workers: int = 0,
+    columns: Mapping[str, Array] | None = None,
+    merge: Groups | None = None,
 ) -> Stream:
     """Make a class-incremental stream of two torch map-style datasets that give (image, label).
 
@@ -105,8 +114,14 @@ def from_dataset(
         size: resize the shorter side to this many pixels and cut out the centre.
         in_memory: bytes up to which a set is read once and kept.
         workers: processes that decode images of a larger set.
+        columns: whole numbers or text by name, one for each training item; requests to forget can name their values.
+        merge: classes into coarser ones; see `class_incremental.build`.
     """
     from clearn.streams import class_incremental, datasets
 
-    data = datasets.from_dataset(train, test, size=size, normalise=normalise, in_memory=in_memory, workers=workers)
-    return class_incremental.cut(data, increment=increment, base=base, order_seed=order_seed, augment=augment)
+    data = datasets.from_dataset(
+        train, test, size=size, normalise=normalise, in_memory=in_memory, workers=workers, columns=columns
+    )
+    return class_incremental.cut(
+        data, increment=increment, base=base, order_seed=order_seed, augment=augment, merge=merge
+    )

@@ -15,9 +15,12 @@ from torch import Tensor
 
 from clearn.errors import ConfigError, DataError
 from clearn.parts.augment import augment as find_augment
-from clearn.parts.samples import DatasetSamples, Samples, TensorSamples
+from clearn.parts.columns import Column
+from clearn.parts.samples import Samples
 from clearn.stream import Facts, Probe, Stream, Task, TaskInfo
 from clearn.streams.datasets import DataSet, Options, load
+from clearn.streams.datasets.merging import Groups, merged
+from clearn.streams.datasets.record import relabel
 
 if TYPE_CHECKING:
     from clearn.stream import Augment
@@ -66,7 +69,10 @@ class ClassIncremental(Stream):
             "order": order.tolist(),
             "classes": names,
         }
-        super().__init__(Facts(data.inputs, infos, augment, about))
+        if data.merged:
+            about["merged"] = [list(data.merged[c]) for c in order]
+        super().__init__(Facts(data.inputs, infos, augment, about, columns=tuple(data.columns)))
+        self.known = data.columns
         self.train = _ByClass(relabel(data.train, label[data.train.labels]), len(order))
         self.test = _ByClass(relabel(data.test, label[data.test.labels]), len(order))
         self._check(data.name, names)
@@ -77,6 +83,11 @@ class ClassIncremental(Stream):
         first, last = info.classes[0], info.classes[-1]
         probe = Probe(f"task {index + 1}", self.test.take(first, last), index)
         return Task(info, self.train.take(first, last), (probe,))
+
+    def column(self, name: str, index: int) -> Column:
+        """One of `columns` for the training samples of task `index`."""
+        classes = self.infos[index].classes
+        return self.known[name].take(self.train.of(classes[0], classes[-1]))
 
     def _check(self, name: str, names: list[str]) -> None:
         empty = (self.train.counts == 0).nonzero()[:, 0].tolist()
@@ -105,8 +116,12 @@ class _ByClass:
 
     def take(self, first: int, last: int) -> Samples:
         """Samples of labels first..last, in file order."""
+        return self.samples.take(self.of(first, last))
+
+    def of(self, first: int, last: int) -> Tensor:
+        """Rows of the samples of labels first..last, ascending."""
         start = int(self.ends[first] - self.counts[first])
-        return self.samples.take(self.rows[start : int(self.ends[last])].sort().values)
+        return self.rows[start : int(self.ends[last])].sort().values
 
 
 def build(
@@ -126,6 +141,8 @@ def build(
     file: str | None = None,
     test_file: str | None = None,
     label: str = "label",
+    columns: list[str] | None = None,
+    merge: Groups | None = None,
     in_memory: int = 512 * 2**20,
     download: bool = False,
     workers: int = 0,
@@ -148,6 +165,11 @@ def build(
         file: of data: arrays and csv.
         test_file: of data: csv.
         label: name of the label's column of data: csv.
+        columns: of data: arrays and csv; arrays of the file, or columns of the table, that are no inputs but say, for
+            one, whose a training sample is, so that requests can name their values.
+        merge: classes into coarser ones, each in exactly one group: [[0, 1, 8], [2, 3]] by the names that the set gives
+            them, {name: [...]}, or superclasses, the 20 of CIFAR-100. Which class a training sample had is kept as
+            column "class". per_class_train and per_class_test count before the merge.
         in_memory: bytes up to which data: folder is decoded once and kept.
         download: let torchvision download a set that is missing.
         workers: processes that decode images of a large folder.
@@ -158,6 +180,7 @@ def build(
         file=file,
         test_file=test_file,
         label=label,
+        columns=columns,
         size=size,
         pad=pad,
         rgb=rgb,
@@ -168,7 +191,8 @@ def build(
         download=download,
         workers=workers,
     )
-    return cut(load(options), increment=increment, base=base, order_seed=order_seed, augment=augment)
+    data_set = load(options)
+    return cut(data_set, increment=increment, base=base, order_seed=order_seed, augment=augment, merge=merge)
 
 
 def cut(
@@ -178,8 +202,10 @@ def cut(
     base: int = 0,
     order_seed: int | None = None,
     augment: str | dict[str, Any] = "none",
+    merge: Groups | None = None,
 ) -> ClassIncremental:
     """Cut a data set that was read before into tasks; arguments as in `build`."""
+    data = data if merge is None else merged(data, merge)
     return ClassIncremental(data, increment, base, order_seed, find_augment(augment))
 
 
@@ -243,14 +269,6 @@ def random_state(seed: int) -> np.random.RandomState:
     if not 0 <= seed < 2**32:
         raise ConfigError(f"order_seed={seed} must lie in [0, {2**32 - 1}]: NumPy's legacy generator takes no other")
     return np.random.RandomState(seed)
-
-
-def relabel(samples: Samples, labels: Tensor) -> Samples:
-    """Give the same inputs other labels (n,) int64; pixels are shared."""
-    if isinstance(samples, DatasetSamples):
-        return DatasetSamples(samples.dataset, samples.index, labels, samples.workers)
-    assert isinstance(samples, TensorSamples), f"data sets hold no {type(samples).__name__}"
-    return TensorSamples(samples.inputs, labels)
 
 
 def check_augment(data: DataSet, augment: Augment | None) -> None:

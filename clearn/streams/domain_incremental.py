@@ -16,6 +16,7 @@ from torch import Tensor
 
 from clearn.errors import ConfigError, DataError
 from clearn.parts.augment import augment as find_augment
+from clearn.parts.columns import Column
 from clearn.parts.samples import Samples, TensorSamples
 from clearn.stream import Facts, Probe, Stream, Task, TaskInfo
 from clearn.streams.class_incremental import check_augment, random_state
@@ -78,7 +79,9 @@ class DomainIncremental(Stream):
             "classes": list(data.classes),
         }
         every = tuple(range(len(data.classes)))
-        super().__init__(Facts(data.inputs, tuple(TaskInfo(i, every) for i in range(len(domains))), augment, about))
+        infos = tuple(TaskInfo(i, every) for i in range(len(domains)))
+        columns = tuple(name for name in data.columns if all(name in domain.data.columns for domain in domains))
+        super().__init__(Facts(data.inputs, infos, augment, about, columns=columns))
         self.domains = tuple(domains)
 
     def task(self, index: int) -> Task:
@@ -86,6 +89,10 @@ class DomainIncremental(Stream):
         domain = self.domains[index]
         probe = Probe(f"task {index + 1}", domain.of(domain.data.test), index)
         return Task(self.infos[index], domain.of(domain.data.train), (probe,))
+
+    def column(self, name: str, index: int) -> Column:
+        """One of `columns` for the training samples of task `index`."""
+        return self.domains[index].data.columns[name]
 
 
 def build(
@@ -107,6 +114,7 @@ def build(
     file: str | None = None,
     test_file: str | None = None,
     label: str = "label",
+    columns: list[str] | None = None,
     in_memory: int = 512 * 2**20,
     download: bool = False,
     workers: int = 0,
@@ -136,6 +144,7 @@ def build(
             file=file,
             test_file=test_file,
             label=label,
+            columns=columns,
             size=size,
             pad=pad,
             rgb=rgb,

@@ -6,7 +6,8 @@ import csv
 import hashlib
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,9 @@ import torch
 from torch import Tensor
 
 from clearn.errors import ConfigError, DataError
+from clearn.parts.columns import Column, as_column
 from clearn.parts.samples import TensorSamples
-from clearn.streams.datasets.record import HALF, DataSet, Options, finish, hold_out, root_of, sha256_of
+from clearn.streams.datasets.record import HALF, DataSet, Options, finish, held_out, nearest, root_of, sha256_of
 
 if TYPE_CHECKING:
     from clearn.streams import Array
@@ -34,6 +36,7 @@ def from_arrays(
     *,
     layout: str | None = None,
     normalise: str | Mapping[str, Any] = "auto",
+    columns: Mapping[str, Array] | None = None,
     name: str = "arrays",
 ) -> DataSet:
     """Take arrays (NumPy, torch or nested lists) as a data set.
@@ -55,6 +58,7 @@ def from_arrays(
         y_test: their labels; each must occur in `y`.
         layout: where the shape leaves doubt.
         normalise: one of `record.NORMALISE` or {mean, std}; "auto" is 0.5 and 0.5.
+        columns: whole numbers or text by name, one for each row of `x`; requests to forget can name their values.
         name: shown in reports and errors.
 
     Raises:
@@ -64,8 +68,11 @@ def from_arrays(
         raise DataError(f"{name}: x_test and y_test belong together, got one of them: give both, or neither")
     inputs, (classes, labels) = as_inputs(x, layout, name), encode(y, name)
     _same_length(inputs, labels, name)
+    known = as_columns(columns or {}, len(labels))
     if x_test is None or y_test is None:
-        train, test = hold_out(inputs, labels)
+        is_test = held_out(labels)
+        train, test = (TensorSamples(inputs[of], labels[of]) for of in (~is_test, is_test))
+        known = {key: one.take((~is_test).nonzero()[:, 0]) for key, one in known.items()}
     else:
         train = TensorSamples(inputs, labels)
         test = TensorSamples(as_inputs(x_test, layout, name), labels_among(classes, y_test, name))
@@ -75,15 +82,18 @@ def from_arrays(
     mean, std = HALF if inputs.ndim == 4 else ((), ())
     names = tuple(str(c) for c in classes.tolist())
     checksums = {"train": sha256_of(train.inputs, train.labels), "test": sha256_of(test.inputs, test.labels)}
-    return finish(DataSet(name, train, test, names, mean, std, checksums), Options(normalise=normalise))
+    return finish(DataSet(name, train, test, names, mean, std, checksums, known), Options(normalise=normalise))
 
 
 def arrays(options: Options) -> DataSet:
-    """Read an .npz file with x_train, y_train, x_test, y_test; `from_arrays` says what may be in them."""
-    path = find_file(options, str(options.file))
+    """Read an .npz file with x_train, y_train, x_test, y_test; `from_arrays` says what may be in them.
+
+    Of other arrays only those named in `columns` are read.
+    """
+    path, columns = find_file(options, str(options.file)), options.columns or ()
     try:
         with np.load(path, allow_pickle=False) as archive:
-            found = {key: archive[key] for key in archive.files if key in PARTS}
+            found = {key: archive[key] for key in archive.files if key in (*PARTS, *columns)}
             names = archive.files
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
         raise DataError(
@@ -95,30 +105,37 @@ def arrays(options: Options) -> DataSet:
             f"{path} holds {', '.join(names) or 'nothing'}; {', '.join(PARTS)} are needed: "
             "np.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)"
         )
-    return from_arrays(*(found.get(key) for key in PARTS), name="arrays")  # type: ignore[arg-type]  # see above
+    for key in columns:
+        if key in PARTS or key not in found:
+            others = [other for other in names if other not in PARTS]
+            raise DataError(f"{path} has no array of one value a training sample called {key!r}{_others(key, others)}")
+    known = {key: found[key] for key in columns}
+    return from_arrays(*(found.get(key) for key in PARTS), columns=known, name="arrays")  # type: ignore[arg-type]  # see above
 
 
 def table(options: Options) -> DataSet:
-    """Read CSV files with a head line; all columns but the label's are numbers, kept as float32.
+    """Read CSV files with a head line; all columns but the label's and those set aside are numbers, kept as float32.
 
     Labels that all are whole numbers sort as numbers, others as text.
     """
     path = find_file(options, str(options.file))
-    head, x, y = _read_csv(path, options.label)
+    aside = options.columns or ()
+    head, x, y, columns = _read_csv(path, options.label, aside)
     x_test = y_test = None
     checksums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
     if options.test_file is not None:
         other = find_file(options, options.test_file)
-        other_head, x_test, y_test = _read_csv(other, options.label)
+        other_head, x_test, y_test, _ = _read_csv(other, options.label, aside)
         if other_head != head:
             raise DataError(f"{other} has columns {other_head}, {path} has {head}; give both the same columns in order")
         checksums[other.name] = hashlib.sha256(other.read_bytes()).hexdigest()
     both = y + (y_test or [])
     if all(label.lstrip("-").isdecimal() for label in both):
-        data = from_arrays(x, [int(v) for v in y], x_test, y_test and [int(v) for v in y_test], name="csv")
+        numbers, test_numbers = [int(v) for v in y], None if y_test is None else [int(v) for v in y_test]
+        data = from_arrays(x, numbers, x_test, test_numbers, columns=columns, name="csv")
     else:
-        data = from_arrays(x, y, x_test, y_test, name="csv")
-    return DataSet("csv", data.train, data.test, data.classes, (), (), checksums)
+        data = from_arrays(x, y, x_test, y_test, columns=columns, name="csv")
+    return replace(data, checksums=checksums)
 
 
 def as_inputs(x: Array, layout: str | None, name: str) -> Tensor:
@@ -164,6 +181,15 @@ def labels_among(classes: np.ndarray[Any, Any], y: Array, name: str) -> Tensor:
             f"{', '.join(str(c) for c in classes[:10].tolist())}: drop these test samples or mend the labels"
         )
     return torch.from_numpy(np.searchsorted(classes, values).astype(np.int64))
+
+
+def as_columns(given: Mapping[str, Array], n: int) -> dict[str, Column]:
+    """Take one value for each of n training samples, by name."""
+    found = {name: as_column(values, name) for name, values in given.items()}
+    for name, one in found.items():
+        if len(one) != n:
+            raise DataError(f"column {name!r} has {len(one)} values; one for each of the {n} training samples is right")
+    return found
 
 
 def find_file(options: Options, name: str) -> Path:
@@ -250,15 +276,30 @@ def _same_length(inputs: Tensor, labels: Tensor, name: str) -> None:
         raise DataError(f"{name}: {len(inputs)} inputs and {len(labels)} labels; give one label for each")
 
 
-def _read_csv(path: Path, label: str) -> tuple[list[str], np.ndarray[Any, Any], list[str]]:
-    """Read a head line and rows: column names without the label's, (n, d) float32, n labels."""
+def _read_csv(
+    path: Path, label: str, aside: Sequence[str]
+) -> tuple[list[str], np.ndarray[Any, Any], list[str], dict[str, list[str]]]:
+    """Read a head line and rows.
+
+    Args:
+        path: of the file.
+        label: name of the label's column.
+        aside: names of columns that are no inputs.
+
+    Returns:
+        names: d names of the inputs.
+        x: (n, d) float32.
+        labels: n of them.
+        columns: n values for each name set aside.
+    """
     with open(path, newline="", encoding="utf-8-sig") as file:
         rows = csv.reader(file)
         head = [h.strip() for h in next(rows, [])]
-        if label not in head or len(head) < 2:
-            raise DataError(f"{path} has columns {head}; one must be label={label!r}, the others numbers: set label")
-        at = head.index(label)
-        labels, values = [], []
+        inputs = [at for at, name in enumerate(head) if name != label and name not in aside]
+        _check_head(path, head, label, aside, len(inputs))
+        places = {name: head.index(name) for name in (label, *aside)}
+        columns: dict[str, list[str]] = {name: [] for name in places}
+        values = []
         for row in rows:
             if not row:
                 continue
@@ -266,14 +307,32 @@ def _read_csv(path: Path, label: str) -> tuple[list[str], np.ndarray[Any, Any], 
                 raise DataError(
                     f"{path} line {rows.line_num} has {len(row)} fields, the head line {len(head)}: mend that line"
                 )
-            labels.append(row.pop(at).strip())
-            values.append(row)
-    names = head[:at] + head[at + 1 :]
+            for name, at in places.items():
+                columns[name].append(row[at].strip())
+            values.append([row[at] for at in inputs])
+    names = [head[at] for at in inputs]
     try:
         x = np.array(values, dtype=np.float32).reshape(len(values), len(names))
     except ValueError:
         raise DataError(_first_bad_field(path, names, values)) from None
-    return names, x, labels
+    return names, x, columns.pop(label), columns
+
+
+def _check_head(path: Path, head: list[str], label: str, aside: Sequence[str], n_inputs: int) -> None:
+    if label not in head or len(head) < 2:
+        raise DataError(f"{path} has columns {head}; one must be label={label!r}, the others numbers: set label")
+    for name in aside:
+        if name == label or name not in head:
+            others = [other for other in head if other != label]
+            raise DataError(f"{path} has no column {name!r} beside the label {label!r}{_others(name, others)}")
+    if not n_inputs:
+        raise DataError(f"{path} has columns {head}; with {', '.join(aside)} set aside no input is left: name fewer")
+
+
+def _others(name: str, known: Iterable[str]) -> str:
+    """End a message about a column that is not there."""
+    names = list(known)
+    return nearest(name, names) if names else "; there is none: drop `columns`"
 
 
 def _first_bad_field(path: Path, names: list[str], values: list[list[str]]) -> str:

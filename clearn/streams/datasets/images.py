@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, Subset
 
 from clearn.errors import DataError
 from clearn.parts.samples import DatasetSamples, Indexed, Samples, TensorSamples
-from clearn.streams.datasets.arrays import as_inputs, encode, labels_among
+from clearn.streams.datasets.arrays import as_columns, as_inputs, encode, labels_among
 from clearn.streams.datasets.record import HALF, MIB, DataSet, Options, finish, sha256_of
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
@@ -144,6 +144,7 @@ def from_dataset(
     normalise: str | Mapping[str, Any] = "auto",
     in_memory: int = 512 * MIB,
     workers: int = 0,
+    columns: Mapping[str, Any] | None = None,
     name: str = "dataset",
 ) -> DataSet:
     """Take two torch map-style datasets that give (image, label), torchvision's for example.
@@ -160,6 +161,7 @@ def from_dataset(
         normalise: one of `record.NORMALISE` or {mean, std}; "auto" is 0.5 and 0.5.
         in_memory: bytes.
         workers: processes that decode images of a larger set.
+        columns: whole numbers or text by name, one for each training item; requests to forget can name their values.
         name: shown in reports and errors.
 
     Raises:
@@ -170,6 +172,7 @@ def from_dataset(
     for part in parts:
         if not len(part):
             raise DataError(f"{part.name} is empty; give a dataset with at least one item")
+    known = as_columns(columns or {}, len(parts[0]))
     samples: list[Samples]
     checksums = {}
     if _fits(parts, options.in_memory):
@@ -184,7 +187,7 @@ def from_dataset(
         samples = [DatasetSamples(part, torch.arange(len(part)), of, options.workers) for part, of in both]
     mean, std = HALF if len(samples[0].shape) == 3 else ((), ())
     names = tuple(str(c) for c in classes.tolist())
-    return finish(DataSet(name, samples[0], samples[1], names, mean, std, checksums), options)
+    return finish(DataSet(name, samples[0], samples[1], names, mean, std, checksums, known), options)
 
 
 def _list(place: Path) -> dict[str, list[str]]:

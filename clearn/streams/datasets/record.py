@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clearn.errors import ConfigError, DataError
-from clearn.parts.samples import Samples, TensorSamples
+from clearn.parts.columns import Column
+from clearn.parts.samples import DatasetSamples, Samples, TensorSamples
 from clearn.stream import Inputs
 from clearn.streams import DATASETS
 from clearn.streams.places import root_folder
@@ -46,6 +47,7 @@ USES = {  # options that mean something to some sets only
     "file": ("arrays", "csv"),
     "test_file": ("csv",),
     "label": ("csv",),
+    "columns": ("arrays", "csv"),
     "size": ("folder",),
     "download": ("fashion_mnist", "mnist", "kmnist", "cifar10", "cifar100", "svhn"),
 }
@@ -63,6 +65,8 @@ class DataSet:
         mean: per channel, of pixels scaled to 0..1; empty for vectors.
         std: per channel, likewise.
         checksums: SHA-256 of what it was read from, by name.
+        columns: what is known of the training samples beside their labels, by name.
+        merged: the names that class i was merged from; empty where classes are as they came.
     """
 
     name: str
@@ -72,6 +76,8 @@ class DataSet:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     checksums: dict[str, str] = field(default_factory=dict)
+    columns: Mapping[str, Column] = field(default_factory=dict)
+    merged: tuple[tuple[str, ...], ...] = ()
 
     @property
     def is_images(self) -> bool:
@@ -86,12 +92,10 @@ class DataSet:
     @property
     def about(self) -> dict[str, Any]:
         """JSON-able facts for the run folder."""
-        return {
-            "data": self.name,
-            "train": len(self.train),
-            "test": len(self.test),
-            "checksums": self.checksums,
-        }
+        about = {"data": self.name, "train": len(self.train), "test": len(self.test), "checksums": self.checksums}
+        if self.columns:
+            about["columns"] = {name: column.sha256 for name, column in self.columns.items()}
+        return about
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,8 @@ class Options:
         file: of `arrays` (.npz) and `csv`.
         test_file: of `csv`; None means every fifth sample of each class is test.
         label: name of the label's column of `csv`.
+        columns: of `arrays` and `csv`: arrays of the file, or columns of the table, that are no inputs but say, for
+            one, whose a training sample is, so that requests can name their values.
         size: of `folder`: resize the shorter side to this many pixels and cut out the centre.
         pad: zero pixels added on each side of every image.
         rgb: repeat grey images to three channels.
@@ -120,6 +126,7 @@ class Options:
     file: str | None = None
     test_file: str | None = None
     label: str = "label"
+    columns: Sequence[str] | None = None
     size: int | None = None
     pad: int = 0
     rgb: bool = False
@@ -144,6 +151,8 @@ class Options:
             value = getattr(self, key)
             if value is not None and value < 1:
                 yield f"{key}={value} must be 1 or more; leave it out to take everything as it is"
+        if self.columns is not None and (not self.columns or len(set(self.columns)) < len(self.columns)):
+            yield f"columns={list(self.columns)} must name at least one column, each once; leave it out for none"
         for key, sets in USES.items():
             if self.name in DATASETS and self.name not in sets and getattr(self, key) != _default(key):
                 yield f"{key}={getattr(self, key)!r} is for {', '.join(sets)}, not data={self.name}: drop it"
@@ -185,9 +194,13 @@ def finish(data: DataSet, options: Options) -> DataSet:
         for key, value in (("pad", options.pad), ("rgb", options.rgb)):
             if value:
                 raise ConfigError(f"{key}={value} is for images; data={data.name} holds vectors: leave it out")
-    train = _pixels(_first(data.train, options.per_class_train), options)
-    test = _pixels(_first(data.test, options.per_class_test), options)
-    data = replace(data, train=train, test=test)
+    rows = _first(data.train.labels, options.per_class_train)
+    train, columns = data.train, data.columns
+    if rows is not None:
+        train, columns = train.take(rows), {name: column.take(rows) for name, column in columns.items()}
+    rows = _first(data.test.labels, options.per_class_test)
+    test = data.test if rows is None else data.test.take(rows)
+    data = replace(data, train=_pixels(train, options), test=_pixels(test, options), columns=columns)
     mean, std = moments(options.normalise, (data.mean, data.std), data)
     return replace(data, mean=mean, std=std)
 
@@ -223,11 +236,17 @@ def _numbers(spec: Mapping[str, Any]) -> Moments:
     return tuple(float(v) for v in spec["mean"]), tuple(float(v) for v in spec["std"])
 
 
-def _first(samples: Samples, count: int | None) -> Samples:
-    """Keep the first `count` samples of each class, in file order."""
-    if count is None:
-        return samples
-    return samples.take((rank_in_class(samples.labels) < count).nonzero()[:, 0])
+def _first(labels: Tensor, count: int | None) -> Tensor | None:
+    """Find the first `count` samples of each class: (m,) int64 rows in file order; None means all."""
+    return None if count is None else (rank_in_class(labels) < count).nonzero()[:, 0]
+
+
+def relabel(samples: Samples, labels: Tensor) -> Samples:
+    """Give the same inputs other labels (n,) int64; pixels are shared."""
+    if isinstance(samples, DatasetSamples):
+        return DatasetSamples(samples.dataset, samples.index, labels, samples.workers)
+    assert isinstance(samples, TensorSamples), f"data sets hold no {type(samples).__name__}"
+    return TensorSamples(samples.inputs, labels)
 
 
 def _pixels(samples: Samples, options: Options) -> Samples:
@@ -264,7 +283,13 @@ def rank_in_class(labels: Tensor) -> Tensor:
 
 
 def hold_out(inputs: Tensor, labels: Tensor) -> tuple[TensorSamples, TensorSamples]:
-    """Split a set without a test part: every fifth sample of each class, in file order, is test.
+    """Split a set without a test part; see `held_out`."""
+    test = held_out(labels)
+    return TensorSamples(inputs[~test], labels[~test]), TensorSamples(inputs[test], labels[test])
+
+
+def held_out(labels: Tensor) -> Tensor:
+    """Choose the test samples of a set without a test part, every fifth of each class in file order: (n,) bool.
 
     Raises:
         DataError: a class has fewer than five samples, so that none of them would be test.
@@ -275,8 +300,7 @@ def hold_out(inputs: Tensor, labels: Tensor) -> tuple[TensorSamples, TensorSampl
             f"class {int(counts.argmin())} (in sorted order) has {int(counts.min())} samples; {HELD_OUT} or "
             "more are needed to hold every fifth out as test data: give test data of your own"
         )
-    test = rank_in_class(labels) % HELD_OUT == HELD_OUT - 1
-    return TensorSamples(inputs[~test], labels[~test]), TensorSamples(inputs[test], labels[test])
+    return rank_in_class(labels) % HELD_OUT == HELD_OUT - 1
 
 
 def root_of(options: Options) -> Path:
