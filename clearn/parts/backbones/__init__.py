@@ -93,7 +93,7 @@ def blueprint(name: str, inputs: Inputs, pretrained: str | bool = False) -> Blue
             _fresh_only(name, pretrained)
             channels, *_ = _image(name, inputs, convnet.LEAST[name])
             return Blueprint(name, convnet.WIDTHS[name], convnet.stages(name, channels))
-        case "resnet14" | "resnet20" | "resnet26" | "resnet32":
+        case "resnet8" | "resnet14" | "resnet20" | "resnet26" | "resnet32":
             from clearn.parts.backbones import cifar_resnet
 
             _fresh_only(name, pretrained)

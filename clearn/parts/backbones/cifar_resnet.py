@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from clearn.parts.backbones.layers import ChannelsLast, GlobalPool
 
-DEPTHS = {"resnet14": 2, "resnet20": 3, "resnet26": 4, "resnet32": 5}
+DEPTHS = {"resnet8": 1, "resnet14": 2, "resnet20": 3, "resnet26": 4, "resnet32": 5}
 """Name -> n, the basic blocks in each of the three stages."""
 
 WIDTH = 64

@@ -7,6 +7,7 @@ BACKBONES: dict[str, str] = {
     "convnet4": "four convolution blocks, 512 features; 906,240 parameters on 3 channels; images from 31x31",
     "mlp": "flatten, then two layers of 100 ReLU units; images or vectors",
     "resnet10": "ImageNet ResNet, basic blocks 1-1-1-1, 512 features; 4.9 million parameters",
+    "resnet8": "CIFAR ResNet, 1 block per stage, 64 features; 74,640 parameters",
     "resnet14": "CIFAR ResNet, 2 blocks per stage, 64 features; 171,856 parameters",
     "resnet18": "ImageNet ResNet, basic blocks 2-2-2-2, 512 features; 11.2 million parameters",
     "resnet20": "CIFAR ResNet, 3 blocks per stage, 64 features; 269,072 parameters",

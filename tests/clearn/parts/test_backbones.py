@@ -26,7 +26,7 @@ from clearn.state import content_hash as state_hash
 from clearn.stream import Inputs
 
 CIFAR = Inputs((3, 32, 32), mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761))
-SMALL = ("convnet2", "mlp", "resnet14", "resnet20", "resnet26", "resnet32")
+SMALL = ("convnet2", "mlp", "resnet8", "resnet14", "resnet20", "resnet26", "resnet32")
 NETS = tuple(name for name in BACKBONES if name != "timm/NAME")
 
 
@@ -279,9 +279,14 @@ def test_group_counts_of_the_papers() -> None:
         "convnet2": 2,
         "convnet4": 4,
         "mlp": 2,
-        **dict.fromkeys(("resnet14", "resnet20", "resnet26", "resnet32"), 4),
+        **dict.fromkeys(("resnet8", "resnet14", "resnet20", "resnet26", "resnet32"), 4),
         **dict.fromkeys(("resnet10", "resnet18", "resnet34", "resnet50"), 5),
     }
+
+
+def test_resnet8_is_one_block_a_stage() -> None:
+    # stem 432 + 32, stages 16: 4,608 + 64, 32: 13,824 + 128, 64: 55,296 + 256
+    assert params(blueprint("resnet8", CIFAR).whole()) == 464 + 4_672 + 13_952 + 55_552 == 74_640
 
 
 def test_memo_2_shares_one_group_less() -> None:
