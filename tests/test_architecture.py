@@ -67,9 +67,8 @@ def test_parts_know_neither_runner_nor_config(path: Path) -> None:
 def test_metrics_and_reports_read_run_folders_only(path: Path) -> None:
     for name in imported(path, at_run_time=True):
         if name.split(".")[0] == "clearn" and name != "clearn":
-            assert name.startswith(("clearn.errors", "clearn.forgetting", "clearn.metrics", "clearn.report")), (
-                f"{path.name} imports {name}"
-            )
+            readers = ("clearn.errors", "clearn.folder", "clearn.forgetting", "clearn.metrics", "clearn.report")
+            assert name.startswith(readers), f"{path.name} imports {name}"
         assert name.split(".")[0] != "torch"
 
 

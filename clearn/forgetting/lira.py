@@ -39,6 +39,14 @@ class ULira:
         return float(self.per_sample.mean())
 
     @property
+    def per_model(self) -> Floats:
+        """Accuracy of the attack on the i-th model of each group, (a,), for groups of one size; mean is `accuracy`.
+
+        Their deviation is no error of that mean: models held out in turn share nearly all of their fits.
+        """
+        return (_right(self.unlearned).mean(axis=1) + _right(1 - self.never_saw).mean(axis=1)) / 2
+
+    @property
     def roc(self) -> Roc:
         """Of all scores of all samples; positives are the unlearned models. Read `tpr_at(0.001)` and `tpr_at(0.01)`."""
         return roc(self.unlearned.ravel(), self.never_saw.ravel())

@@ -39,6 +39,7 @@ CATEGORIES = {
     "prototypes": ("#2e8b58", "#45a873"),
     "covariances": ("#79c099", "#85cda6"),
     "importance": ("#7d52ac", "#9a73c9"),
+    "updates": ("#9b6bc4", "#b189d9"),
     "subspace": ("#b99ad8", "#c9afe4"),
     "index": ("#7f807b", "#8f918c"),
     "keys": ("#a3a49e", "#b0b2ac"),
@@ -51,6 +52,7 @@ CATEGORIES = {
 PHASES = {
     "train": ("#2b5c9e", "#5b93dd"),
     "report": ("#4a78b5", "#4f86cf"),
+    "observe": ("#7d52ac", "#9a73c9"),
     "data": ("#79a9df", "#a5c8f2"),
     "select": ("#e07b2e", "#ea8b40"),
     "evaluate": ("#2e8b58", "#45a873"),

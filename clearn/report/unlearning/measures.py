@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clearn.forgetting import (
+    AnamnesisIndex,
     EntropyAttack,
     LossAttack,
     Outcome,
     Outputs,
+    RelearnTime,
     Trial,
     accuracy,
+    activation_distance,
+    anamnesis_index,
     entropy_attack,
     js,
+    logit_confidences,
     loss_attack,
     losses,
     trial,
     tug_of_war,
+    zrf,
 )
+from clearn.report.unlearning.examined import Examined, Probed
 
 Arrays = Mapping[str, NDArray[Any]]
 SPLITS = 0  # seed of the loss attack's splits, the same for every run
@@ -36,11 +43,13 @@ class Evidence:
         before: (n, c) float32 scores, c labels seen so far.
         after: (n, c) float32.
         labels: (n,) int64.
+        examined: what was tried beyond asking; nothing in runs of older versions.
     """
 
     before: Arrays
     after: Arrays
     labels: Arrays
+    examined: Examined = field(default_factory=Examined)
 
     def kept(self, gone: Collection[int]) -> NDArray[np.bool_]:
         """Mark the test samples whose class was never to be forgotten so far: (n,)."""
@@ -63,6 +72,12 @@ class Measured:
         moved: mean JS on the forgotten samples between before and after, nats.
         stood: accuracy on test samples of the classes that stay, before the request.
         guess: accuracy of guessing.
+        zrf: likeness to an untrained model on the forgotten samples.
+        probed_before: by a linear probe on the features, as the request came.
+        probed: the same after it.
+        relearned: steps of training until the forgotten samples are known again.
+        margins: (m,) float64, phi of each forgotten sample; None without any.
+        asked: (m,) int64, their labels.
     """
 
     fault: str = ""
@@ -76,6 +91,12 @@ class Measured:
     moved: float | None = None
     stood: float | None = None
     guess: float | None = None
+    zrf: float | None = None
+    probed_before: Probed = field(default_factory=Probed)
+    probed: Probed = field(default_factory=Probed)
+    relearned: RelearnTime | None = None
+    margins: NDArray[np.float64] | None = None
+    asked: NDArray[np.int64] | None = None
 
     @property
     def mia_share(self) -> float | None:
@@ -117,6 +138,7 @@ def measure(evidence: Evidence, classes: Collection[int], gone: Collection[int])
         return Measured(fault="its scores are not finite")
 
     kept, forgotten = evidence.kept(gone), np.isin(labels["test"], list(classes))
+    tried = evidence.examined
     asked, alike = bool(len(labels["forget"])), np.isin(labels["test"], labels["forget"])
     return Measured(
         before=_right(evidence.before["forget"], labels["forget"]),
@@ -135,6 +157,12 @@ def measure(evidence: Evidence, classes: Collection[int], gone: Collection[int])
         moved=float(js(evidence.before["forget"], after["forget"]).mean()) if asked else None,
         stood=_right(evidence.before["test"][kept], labels["test"][kept]),
         guess=1 / wide,
+        zrf=zrf(after["forget"], tried.random) if asked and tried.random is not None else None,
+        probed_before=tried.probed_before,
+        probed=tried.probed,
+        relearned=tried.relearned,
+        margins=logit_confidences(after["forget"], labels["forget"]) if asked else None,
+        asked=labels["forget"],
     )
 
 
@@ -151,6 +179,8 @@ class Paired:
         tow: tug of war, a fraction.
         js_forget: mean JS divergence on the forgotten samples, nats.
         js_test: on all test samples so far.
+        activation: mean L2 distance of the probabilities on the forgotten samples, at most 1.41.
+        anamnesis: steps of relearning over the retrained model's; None where one was not made to relearn.
         trial: what the verdict rests on.
     """
 
@@ -158,6 +188,8 @@ class Paired:
     tow: float | None = None
     js_forget: float | None = None
     js_test: float | None = None
+    activation: float | None = None
+    anamnesis: AnamnesisIndex | None = None
     trial: Trial | None = None
 
 
@@ -190,10 +222,13 @@ def pair(ours: Evidence, theirs: Evidence, measured: tuple[Measured, Measured], 
             Outputs(theirs.after["forget"], theirs.after["test"][kept]),
             ours.labels["test"][kept],
         )
+    times = mine.relearned, reference.relearned
     return Paired(
         fault=fault,
         tow=tow,
         js_forget=float(js(ours.after["forget"], theirs.after["forget"]).mean()),
         js_test=float(js(ours.after["test"], theirs.after["test"]).mean()),
+        activation=activation_distance(ours.after["forget"], theirs.after["forget"]),
+        anamnesis=None if times[0] is None or times[1] is None else anamnesis_index(times[0], times[1]),
         trial=tried,
     )

@@ -52,7 +52,9 @@ def _setting(setting: str, groups: Sequence[UnlearningGroup], index: Mapping[str
         figures = [sections.bars(groups, index, request, name), sections.attack(groups, index, request, f"{name}a")]
         parts += [
             _table(groups, index, request, ["verdict", "accuracy"], "Request", why),
-            _table(groups, index, request, ["attack", "distance"], "Attacks, and distance to retraining, at request"),
+            _table(groups, index, request, ["attack"], "Attacks at request"),
+            _table(groups, index, request, ["remains"], "Probe and relearning at request"),
+            _table(groups, index, request, ["distance"], "Distances at request"),
             f'<div class="pair">{"".join(figures)}</div>' if any(figures) else "",
         ]
     parts += [
@@ -96,7 +98,7 @@ def _cell(measure: Measure, group: UnlearningGroup, request: Request, edge: str)
     one, words = cell(measure, group, request), measure.part == "verdict"
     classes = " ".join(filter(None, (edge, "verdict" if words else "")))
     named = f' class="{classes}"' if classes else ""
-    order = f"{one.order:.9g}" if one.order is not None else one.main if words else ""
+    order = f"{one.order:.9g}".replace("inf", "Infinity") if one.order is not None else one.main if words else ""
     tip = f' title="{escape(one.exact)}"' if one.exact else ""
     main = f'<span class="failed">{escape(one.main)}</span>' if one.wrong else escape(one.main)
     more = f' <span class="sd">{escape(one.more)}</span>' if one.more else ""

@@ -12,10 +12,12 @@ import numpy as np
 
 from clearn.report.configs import value_text
 from clearn.report.runs import Figures, Row, Run, common, known, section, whole_steps
+from clearn.report.unlearning import examined, weights
 from clearn.report.unlearning.measures import Evidence, Measured, measure
 
-OWN = ("data", "train", "select")  # phases of the method's own work; the rest is the engine's
+OWN = ("data", "train", "observe", "select")  # phases of the method's own work; the rest is the engine's
 NAMES = ("forget", "stays", "test")
+MOST_VALUES = 5  # of a column, that are spelt out
 
 
 @dataclass(frozen=True)
@@ -156,12 +158,17 @@ class UnlearningRun(Run):
                     raise ValueError(f"{scores.shape} scores do not go with {labels[name].shape} labels of {name}")
                 if len(scores) and not 0 <= int(labels[name].min()) <= int(labels[name].max()) < scores.shape[1]:
                     raise ValueError(f"labels of {name} are not among its {scores.shape[1]} columns of scores")
-        return Evidence(before, after, labels)
+        return Evidence(before, after, labels, examined.read(arrays, after["forget"].shape))
 
     @cached_property
     def measured(self) -> tuple[Measured, ...]:
         """What can be said of each request from this run alone; for finished runs."""
         return tuple(measure(self.evidence(one), one.classes, one.gone) for one in self.requests)
+
+    @cached_property
+    def moved(self) -> tuple[float | None, ...]:
+        """How far each request moved the weights, in lengths of the weights before it; None without the states."""
+        return tuple(weights.moved(self.path, one.step) for one in self.requests)
 
     def unseen(self, request: Request) -> int:
         """Test samples with labels of the forgotten ones, which attacks are made against."""
@@ -210,6 +217,10 @@ def read_requests(config: Row) -> tuple[Request, ...]:
 def _what(one: Row, classes: tuple[int, ...]) -> str:
     if classes:
         return f"class{'es' if len(classes) > 1 else ''} {', '.join(map(str, classes))}"
+    if one.get("column"):
+        values = list(one["values"])
+        shown = ", ".join(map(str, values)) if len(values) <= MOST_VALUES else f"{len(values)} values"
+        return f"{shown} of column {one['column']}"
     if one.get("file"):
         return f"the samples of {Path(str(one['file'])).name}"
     n = one["count"] if one.get("count") is not None else len(one.get("ids") or ())

@@ -23,6 +23,7 @@ from clearn.report.plain import (
 )
 from clearn.report.unlearning.columns import Measure, all_measures, cell, measures
 from clearn.report.unlearning.grouping import Gap, UnlearningGroup
+from clearn.report.unlearning.remains import Bound
 from clearn.report.unlearning.runs import Request
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ TITLES = {
     "verdict": "Verdict",
     "accuracy": "Accuracy",
     "attack": "Membership attacks",
+    "remains": "What is left inside",
     "distance": "Beside retraining",
     "cost": "Cost",
 }
@@ -59,7 +61,8 @@ def notes(groups: Sequence[UnlearningGroup]) -> list[str]:
     if seedless:
         words.append(f"No finished retrain run has the seeds of {', '.join(seedless)}.")
     words.append(
-        "→R: good is what retraining has, neither more nor less; →0, ↑, ↓: good is nought, more, less. Controls "
+        "→R: good is what retraining has, neither more nor less; →0, →0.5, →1: good is that number; ↑, ↓: more, less. "
+        "Controls "
         "(nothing, head_row) show what no unlearning, and a mere mask of the output, look like."
     )
     return words
@@ -108,7 +111,7 @@ def _parts(groups: Sequence[UnlearningGroup], request: Request, narrow: bool = F
             if one.part == name:
                 head, cells = one.head, [cell(one, group, request).plain for group in groups]
                 if narrow:
-                    head, wide = "\n".join(wrap(head, 11)), 40 if name == "verdict" else 60
+                    head, wide = "\n".join(wrap(head, 11, break_long_words=False)), 40 if name == "verdict" else 60
                     cells = ["\n".join(wrap(text, wide)) for text in cells]
                 columns.append((head, cells))
         parts += [Part(title, columns)] if columns else []
@@ -130,7 +133,8 @@ def _rows(compared: Sequence[UnlearningGroup]) -> Rows:
 def csv(groups: Sequence[UnlearningGroup]) -> str:
     """Write one row per group and request, numbers exact: fractions, nats, bytes and seconds.
 
-    A number has mean, std and n; a gap mean, low, high and n. A group without a finished run has one row without.
+    A number has mean, std and n, and bound where it may be one; a gap mean, low, high and n. A group without a finished
+    run has one row without.
     """
     found = all_measures()
     out = io.StringIO()
@@ -162,16 +166,24 @@ def csv(groups: Sequence[UnlearningGroup]) -> str:
 
 
 def _csv_cells(measure: Measure, group: UnlearningGroup, request: Request) -> list[str | int]:
-    """Print (mean, std or low, high, n) for a machine; a gap has an interval in the place of a deviation."""
+    """Print (mean, std or low, high, n) for a machine; a gap has an interval in the place of a deviation.
+
+    A number that may be a bound ends with what it is: ">", "<", "", or "unknown".
+    """
     found = measure.value(group, request)
+    last: list[str | int] = [""] if measure.bounded else []
     match found:
         case Spread():
-            return [csv_text(found.mean), csv_text(found.std), found.n]
+            return [csv_text(found.mean), csv_text(found.std), found.n, *last]
         case Gap():
             return [csv_text(found.mean), csv_text(found.low), csv_text(found.high), found.n]
+        case Bound():
+            return [csv_text(found.mean), "", found.n, found.sign]
         case str() if measure.part == "verdict":
             return [found]
-    return ["", "", "", 0] if measure.key.endswith(".gap") else ["", "", 0]
+        case str() if measure.bounded:
+            return ["", "", 0, "unknown"]
+    return ["", "", "", 0] if measure.key.endswith(".gap") else ["", "", 0, *last]
 
 
 def _csv_heads(measure: Measure) -> list[str]:
@@ -179,4 +191,4 @@ def _csv_heads(measure: Measure) -> list[str]:
     if measure.part == "verdict":
         return [measure.key]
     parts = ("mean", "low", "high", "n") if measure.key.endswith(".gap") else ("mean", "std", "n")
-    return [f"{measure.key}.{part}" for part in parts]
+    return [f"{measure.key}.{part}" for part in (*parts, *(["bound"] if measure.bounded else []))]

@@ -107,6 +107,8 @@ def _divergences(group: UnlearningGroup, request: Request) -> tuple[list[float],
     Of the unlearned models, and of the retrained ones themselves, which tells what a seed alone makes. None where seeds
     were asked about other samples, as with other class orders.
     """
+    if len({run.seeds[1] for run, _ in group.pairs}) > 1:
+        return None
     evidence = [(run.evidence(request), other.evidence(request)) for run, other in group.pairs]
     labels = [theirs.labels["forget"] for _, theirs in evidence]
     if not all(np.array_equal(labels[0], one) for one in labels):

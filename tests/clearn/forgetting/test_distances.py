@@ -99,6 +99,8 @@ def test_relearn_time_counts_steps_to_the_level() -> None:
     assert relearn_time([0.76, 0.8], 0.8) == RelearnTime(0, True)  # nothing was forgotten
     assert relearn_time(curve[:3], 1.0) == RelearnTime(2, False)
     assert relearn_time(curve, 1.0, tolerance=0) == RelearnTime(4, True)
+    assert relearn_time([0.76], 0.8) == RelearnTime(0, True)  # stopped before the first step
+    assert relearn_time(np.float32([0.1, 19 / 20]), 1.0) == RelearnTime(1, True)  # a hair below 0.95 in float32
 
 
 def test_anamnesis_index_says_what_is_known() -> None:

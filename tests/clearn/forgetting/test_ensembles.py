@@ -45,6 +45,8 @@ def test_u_lira_sees_what_is_left_and_in_which_samples() -> None:
     learned[:, :20] += 8
     found = u_lira(learned, never)
     assert (found.per_sample[:20] > 0.95).all()
+    assert found.per_model.shape == (16,)
+    assert found.per_model.mean() == pytest.approx(found.accuracy)
     assert found.per_sample[20:].mean() < 0.7
     assert found.roc.tpr_at(0.01) > 0.4
     assert u_lira(learned[:, :20], never[:, :20]).accuracy > 0.99
