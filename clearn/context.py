@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from clearn import seeds
 from clearn.ledger import Budget, account
@@ -30,7 +30,8 @@ class Cost:
 
     Attributes:
         data_seconds: building batches and augmenting them.
-        train_seconds: all of training without `data_seconds`.
+        train_seconds: all of training without `data_seconds` and `observe_seconds`.
+        observe_seconds: what an observer of the steps took.
         optimizer_steps: of all phases.
         samples: samples trained on, repeats counted.
         transient: bytes of tensors that existed only while training: gradients, optimiser, teachers, auxiliary heads.
@@ -39,10 +40,35 @@ class Cost:
 
     data_seconds: float = 0.0
     train_seconds: float = 0.0
+    observe_seconds: float = 0.0
     optimizer_steps: int = 0
     samples: int = 0
     transient: int = 0
     logged: dict[str, float] = field(default_factory=dict)
+
+
+class Observer(Protocol):
+    """Looks on while networks are trained, and changes no bit of training.
+
+    A batch is augmented, so its samples cannot be told by what is in it; they are told beforehand, by their rows.
+    """
+
+    def begin(self, sources: Sequence[Samples]) -> Sequence[Tensor]:
+        """Mark the samples of a phase, before its first step.
+
+        Args:
+            sources: what the phase trains on, as stored, and what is replayed beside it where anything is.
+
+        Returns:
+            For each source (n,) int64, 0 where a sample is of no interest; what other marks mean is the observer's.
+        """
+
+    def step(self, marks: Tensor) -> AbstractContextManager[None]:
+        """Be entered before an optimiser's step for a batch that holds a marked sample, and left after it.
+
+        Args:
+            marks: (b,) int64, of the batch's samples.
+        """
 
 
 class Context:
@@ -68,6 +94,7 @@ class Context:
         planned: Sequence[int],
         progress: Progress,
         make: Callable[[], Strategy] | None = None,
+        beside: Callable[[Strategy], int] | None = None,
     ) -> None:
         self.seed = seed
         self.step = step
@@ -80,7 +107,9 @@ class Context:
         self._planned = planned
         self._progress = progress
         self._make = make
+        self._beside = beside
         self._fits = 0
+        self._observer: Observer | None = None
 
     def fit(
         self,
@@ -121,7 +150,17 @@ class Context:
             device=self.device,
             cost=self.cost,
             progress=self._progress,
+            observer=self._observer,
         )
+
+    @contextmanager
+    def observed(self, observer: Observer) -> Iterator[None]:
+        """Have an observer look on at the steps of every `fit` inside."""
+        before, self._observer = self._observer, observer
+        try:
+            yield
+        finally:
+            self._observer = before
 
     def autocast(self) -> AbstractContextManager[object]:
         """Forward passes outside of `fit` in the precision of training."""
@@ -140,14 +179,15 @@ class Context:
             return self._make().to(self.device)
 
     def room(self, strategy: Strategy, state: State) -> int | None:
-        """Bytes left beside what is given, in the budget's own counting; None without a limit.
+        """Bytes left beside what is given and what an unlearner keeps, in the budget's own counting; None: no limit.
 
         Args:
             strategy: names the categories of the entries.
             state: everything else that will be carried over the coming boundary, e.g. `strategy.model_state()`.
         """
         weights = account(freeze(state), strategy.category)
-        return self._budget.room(weights.paper() if self.paper else weights.carried, self.step, self._planned)
+        beside = 0 if self._beside is None or self.paper else self._beside(strategy)
+        return self._budget.room(weights.paper() if self.paper else weights.carried + beside, self.step, self._planned)
 
     def log(self, name: str, value: float) -> None:
         """Keep a figure of this step for the run folder."""

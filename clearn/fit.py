@@ -7,14 +7,12 @@ the weights.
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import sys
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +26,7 @@ from clearn.parts.samples import Samples
 from clearn.recipe import Recipe
 
 if TYPE_CHECKING:
-    from clearn.context import Cost
+    from clearn.context import Cost, Observer
     from clearn.options import TrainerOptions
     from clearn.progress import Progress
     from clearn.stream import Augment
@@ -74,6 +72,42 @@ class Epoch:
             yield torch.cat([inputs, stored.fetch(rows)]), torch.cat([targets, stored.labels[rows]])
 
 
+class Watch:
+    """An observer at one phase: it is shown the steps whose batches hold a marked sample.
+
+    Args:
+        observer: marks the samples first.
+        epoch: what the phase trains on.
+        cost: gets the seconds that the observer takes.
+    """
+
+    def __init__(self, observer: Observer, epoch: Epoch, cost: Cost) -> None:
+        self._observer, self._cost = observer, cost
+        self._ahead: deque[Tensor] = deque()  # (b,) marks of each batch that is drawn and not trained on yet
+        started = time.perf_counter()
+        self._marks = observer.begin([epoch.data] if epoch.replay is None else [epoch.data, epoch.replay[0]])
+        cost.observe_seconds += time.perf_counter() - started
+
+    def drawn(self, steps: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+        """Take note of the rows that the coming steps will be about, in order."""
+        for step in steps:
+            rows = (rows for rows in step if rows is not None)
+            self._ahead.append(torch.cat([marks[index] for marks, index in zip(self._marks, rows, strict=True)]))
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Step for the next batch."""
+        marks, clock = self._ahead.popleft(), time.perf_counter
+        if not bool(marks.any()):
+            optimizer.step()
+            return
+        started = clock()
+        with self._observer.step(marks):
+            stepping = clock()
+            optimizer.step()
+            stepped = clock()
+        self._cost.observe_seconds += clock() - stepped + stepping - started
+
+
 class Block:
     """K batches, fetched and augmented one by one while the step loops over them."""
 
@@ -106,12 +140,19 @@ class Blocks(IterableDataset[Block]):
     """An epoch's batches in blocks of `size`; each pass draws a new order."""
 
     def __init__(
-        self, epoch: Epoch, size: int, order: torch.Generator, block: Callable[[Iterable[tuple[Tensor, Tensor]]], Block]
+        self,
+        epoch: Epoch,
+        size: int,
+        order: torch.Generator,
+        block: Callable[[Iterable[tuple[Tensor, Tensor]]], Block],
+        watch: Watch | None,
     ) -> None:
-        self.epoch, self.size, self.order, self.block = epoch, size, order, block
+        self.epoch, self.size, self.order, self.block, self.watch = epoch, size, order, block, watch
 
     def __iter__(self) -> Iterator[Block]:
         steps = self.epoch.draw(self.order)
+        if self.watch is not None:
+            self.watch.drawn(steps)
         batches = self.epoch.batches(steps)
         for _ in range(0, len(steps), self.size):
             yield self.block(islice(batches, self.size))
@@ -133,7 +174,13 @@ class Phase(LightningModule):
     """Optimises one module over blocks of batches."""
 
     def __init__(
-        self, module: nn.Module, loss: Loss, recipe: Recipe, beside: Sequence[nn.Module], progress: Progress
+        self,
+        module: nn.Module,
+        loss: Loss,
+        recipe: Recipe,
+        beside: Sequence[nn.Module],
+        progress: Progress,
+        watch: Watch | None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -142,6 +189,7 @@ class Phase(LightningModule):
         self.loss = loss
         self.recipe = recipe
         self.progress = progress
+        self.watch = watch
         self.steps = self.samples = 0
         self.transient = 0
 
@@ -162,7 +210,7 @@ class Phase(LightningModule):
 
     def training_step(self, block: Block, _: int) -> None:
         """Step once for each batch of a block."""
-        optimizer, running = self._optimizer(), self.running
+        optimizer, running, watch = self._optimizer(), self.running, self.watch
         # Lightning's hooks around the backward pass would cost 40 us a step; only float16 needs its loss scaling.
         for inputs, targets in block:
             loss = self.loss(inputs, targets)
@@ -170,7 +218,10 @@ class Phase(LightningModule):
                 loss = loss.mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            optimizer.step()
+            if watch is None:
+                optimizer.step()
+            else:
+                watch.step(optimizer)
             torch.clear_autocast_cache()  # a block lies within one autocast: casts made before this step are stale
             running += loss.detach()
             self.steps += 1
@@ -218,6 +269,7 @@ def fit(
     device: torch.device,
     cost: Cost,
     progress: Progress,
+    observer: Observer | None,
 ) -> None:
     """Train one phase; see `Context.fit` for the arguments that are a method's to choose.
 
@@ -229,17 +281,17 @@ def fit(
         raise ValueError("there is nothing to train on: this task has 0 training samples; check the stream's split")
     if not any(p.requires_grad for p in module.parameters()):
         raise ValueError(f"{type(module).__name__} has no trainable parameter: set requires_grad before ctx.fit")
-    keep_freed_memory()
     epoch = Epoch(data, recipe.batch_size, replay)
+    watch = None if observer is None else Watch(observer, epoch, cost)
     draws = rng("augment")
 
     def block(batches: Iterable[tuple[Tensor, Tensor]]) -> Block:
         return Block(batches, augment, draws, cost)
 
-    blocks = Blocks(epoch, options.block, rng("order"), block)
-    phase = Phase(module, loss or module.losses, recipe, beside, progress)  # type: ignore[arg-type]
+    blocks = Blocks(epoch, options.block, rng("order"), block, watch)
+    phase = Phase(module, loss or module.losses, recipe, beside, progress, watch)  # type: ignore[arg-type]
     progress.phase(recipe.epochs, len(data) * recipe.epochs)
-    started, data_before = time.perf_counter(), cost.data_seconds
+    started, elsewhere = time.perf_counter(), cost.data_seconds + cost.observe_seconds
     with scope, quiet():
         trainer = Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
@@ -255,7 +307,7 @@ def fit(
         )
         trainer.fit(phase, datamodule=PhaseData(blocks))
     module.to(device)
-    cost.train_seconds += time.perf_counter() - started - (cost.data_seconds - data_before)
+    cost.train_seconds += time.perf_counter() - started - (cost.data_seconds + cost.observe_seconds - elsewhere)
     cost.optimizer_steps += phase.steps
     cost.samples += phase.samples
     cost.transient = max(cost.transient, phase.transient)
@@ -278,18 +330,3 @@ class quiet(warnings.catch_warnings):
         warnings.filterwarnings(
             "ignore", message=".*is already in eval mode.*|.*in eval mode at the start of training.*"
         )
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Have glibc keep freed blocks for the next step rather than hand them back to the kernel.
-
-    Activations of a few MB are mapped and unmapped at every step otherwise: 14 of 94 ms a step (ResNet14, batch 32, one
-    thread) were page faults. Does nothing on other platforms.
-    """
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "mallopt"):
-            m_trim_threshold, m_mmap_threshold = -1, -3  # names and values from glibc's malloc.h
-            libc.mallopt(m_mmap_threshold, 1 << 30)
-            libc.mallopt(m_trim_threshold, 1 << 30)

@@ -17,9 +17,7 @@ from clearn.errors import StateError, UserError
 from clearn.state import Frozen, checksum, decode, write
 
 if TYPE_CHECKING:
-    import torch
-
-    Evidence = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+    from torch import Tensor
 
 SCORES, LEDGER, STATUS, CONFIG, ENVIRONMENT = (
     "scores.jsonl",
@@ -78,15 +76,13 @@ class RunFolder:
         write(self.path / "state" / f"{step:04d}.safetensors.sha256", f"{digest}\n".encode())
         return digest
 
-    def write_evidence(self, step: int, before: Evidence, after: Evidence) -> None:
-        """Write what was answered before and after a request: 'before/forget' (n, C), …, 'labels/forget' (n,)."""
-        arrays = {f"labels/{name}": labels.numpy() for name, (_, labels) in after.items()}
-        for when, answers in (("before", before), ("after", after)):
-            arrays |= {f"{when}/{name}": scores.numpy() for name, (scores, _) in answers.items()}
+    def write_evidence(self, step: int, answers: Mapping[str, Tensor]) -> None:
+        """Write what was answered around a request, see `clearn.learning.examining`."""
         from safetensors.numpy import save
 
         (self.path / "evidence").mkdir(exist_ok=True)
-        write(self.path / "evidence" / f"{step:04d}.safetensors", save(dict(sorted(arrays.items()))))
+        arrays = {name: answers[name].numpy() for name in sorted(answers)}
+        write(self.path / "evidence" / f"{step:04d}.safetensors", save(arrays))
 
     def read_state(self, step: int) -> Whole:
         """Read a state file.

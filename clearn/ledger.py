@@ -29,6 +29,7 @@ CATEGORIES = (
     "index",
     "keys",
     "importance",
+    "updates",
     "subspace",
     "optimizer",
     "rng",

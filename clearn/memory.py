@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,3 +60,18 @@ def _give_back_freed() -> None:
 def _kilobytes(field: str) -> int | None:
     found = re.search(rf"{field}:\s+(\d+) kB", _STATUS.read_text())
     return int(found.group(1)) if found else None
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Have glibc keep freed blocks for the next step rather than hand them back to the kernel.
+
+    Activations of a few MB are mapped and unmapped at every step otherwise: 14 of 94 ms a step (ResNet14, batch 32, one
+    thread) were page faults, and 40 % of an evaluation (ResNet8, batch 250). Does nothing on other platforms.
+    """
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            m_trim_threshold, m_mmap_threshold = -1, -3  # names and values from glibc's malloc.h
+            libc.mallopt(m_mmap_threshold, 1 << 30)
+            libc.mallopt(m_trim_threshold, 1 << 30)

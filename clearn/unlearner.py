@@ -2,19 +2,22 @@
 
 A request comes between two tasks. The engine first takes the forgotten samples out of the strategy's memory, then asks
 the unlearner to change the network, then weighs, writes and rebuilds as after a task. What an unlearner has to keep
-from training until the request (stored importances, say) is state of its own, weighed beside the strategy's.
+from training until the request (stored importances, say) is state of its own, weighed beside the strategy's. It may
+look at a task once it was learned (`watch`), or be there while it is learned and see single steps (`during`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
 from clearn.errors import StateError
-from clearn.state import State
-from clearn.stream import Forget, Task, TaskInfo
+from clearn.ledger import account
+from clearn.state import State, freeze
+from clearn.stream import Forget, Request, Task, TaskInfo
 
 if TYPE_CHECKING:
     from clearn.context import Context
@@ -33,6 +36,20 @@ class Unlearner:
 
     looks_back: bool = False
     categories: ClassVar[dict[str, str]] = {}
+
+    def foresee(self, requests: Sequence[Request]) -> None:
+        """Refuse, before anything is learned, requests that can never be answered. Nothing by default.
+
+        Raises:
+            ConfigError: with the numbers, and what would work.
+        """
+
+    def during(self, strategy: Strategy, task: Task, ctx: Context) -> AbstractContextManager[None]:
+        """Be entered before a task is learned and left after it. Nothing by default.
+
+        What has to see single steps gives `ctx.observed(observer)`, or enters it in a context of its own.
+        """
+        return nullcontext()
 
     def watch(self, strategy: Strategy, task: Task, ctx: Context) -> None:
         """Keep, after a task was learned, what a later request will need. Nothing by default."""
@@ -66,6 +83,13 @@ class Unlearner:
         """
         if state:
             raise StateError(f"{type(self).__name__} keeps nothing, and this state holds {sorted(state)}")
+
+    def planned_bytes(self, strategy: Strategy) -> int:
+        """Bytes that its state will weigh once the task at hand was watched: no room for exemplars.
+
+        By default what its state weighs now.
+        """
+        return account(freeze(self.state()), self.category).carried
 
     def category(self, name: str) -> str:
         """The ledger category of a state entry."""

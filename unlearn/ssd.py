@@ -109,6 +109,10 @@ class Ssd(Unlearner):
             ctx.log(name, value)
         ctx.log("unlearn/samples", found.samples)
 
+    def planned_bytes(self, strategy: Strategy) -> int:
+        """Counts of the classes seen, and what is stored a scalar."""
+        return self.scales.planned_bytes(strategy)
+
     def state(self) -> State:
         """Counts by class, and stored importances."""
         return dict(self.scales.state())

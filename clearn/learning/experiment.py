@@ -91,7 +91,11 @@ class Learning(Experiment):
             raise ConfigError(f"the stream has {len(requests)} requests to forget: name an unlearner to answer them")
         if self.unlearner is not None and not requests:
             raise ConfigError("an unlearner is named, but nothing is to be forgotten: write stream.requests")
-        if self.unlearner is not None and self.unlearner().looks_back and self.build().memory is None:
+        if self.unlearner is None:
+            return
+        unlearner = self.unlearner()
+        unlearner.foresee(requests)
+        if unlearner.looks_back and self.build().memory is None:
             blind = [request.after for request in requests if not request.look_back]
             if blind:
                 raise ConfigError(

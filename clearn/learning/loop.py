@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,9 +18,10 @@ from clearn import seeds
 from clearn.context import Context
 from clearn.errors import StateError
 from clearn.folder import LEDGER, SCORES, RunFolder
-from clearn.learning.forgetting import evidence, forget
+from clearn.learning.examining import Examination
+from clearn.learning.forgetting import forget
 from clearn.ledger import account
-from clearn.memory import Peak
+from clearn.memory import Peak, keep_freed_memory
 from clearn.precision import autocast
 from clearn.progress import Progress
 from clearn.runner import Loop, cpu_seconds, ledger_rows
@@ -48,7 +49,8 @@ class LearningLoop(Loop):
         self.probes: list[Probe] = []
 
     def running(self) -> AbstractContextManager[None]:
-        """Torch's number of threads."""
+        """Torch's number of threads, and memory kept for the next batch."""
+        keep_freed_memory()
         return _threads(self.experiment.trainer.threads)
 
     def restore(self, frozen: Frozen, step: int) -> None:
@@ -74,9 +76,11 @@ class LearningLoop(Loop):
             self.probes += task.probes
             self.progress.task(index, len(event.classes), len(task.train))
             with seeds.scope(self.experiment.seed, index, "learn"), done.timed():
-                strategy.learn(task, done.ctx)
-                if self.unlearner is not None:
-                    self.unlearner.watch(strategy, task, done.ctx)
+                unlearner = self.unlearner
+                with nullcontext() if unlearner is None else unlearner.during(strategy, task, done.ctx):
+                    strategy.learn(task, done.ctx)
+                if unlearner is not None:
+                    unlearner.watch(strategy, task, done.ctx)
             self.strategy = strategy
             del strategy
             self._leave(done)
@@ -84,17 +88,27 @@ class LearningLoop(Loop):
         assert self.unlearner is not None, "checked before the run"
         asked = stream.forget(event)
         self.progress.forget(index, len(asked.forget))
+        order = seeds.generator(self.experiment.seed, index, "relearn")
+        examination = Examination(asked, stream.staying(event), order)
         with autocast(self.experiment.trainer.precision, self.device):
-            before = evidence(strategy, asked, stream.staying(event), self.device)
+            examination.before(strategy)
         with seeds.scope(self.experiment.seed, index, "forget"), done.timed():
             self.strategy = forget(strategy, self.unlearner, asked, done.ctx)
         del strategy
 
         def judge(rebuilt: Strategy) -> None:
-            after = evidence(rebuilt, asked, stream.staying(event), self.device)
-            self.folder.write_evidence(index + 1, before, after)
+            examination.after(rebuilt, self._untrained(index))
+            self.folder.write_evidence(index + 1, examination.arrays)
 
         self._leave(done, judge)
+
+    def _untrained(self, index: int) -> Strategy:
+        """Make a learner of the classes seen so far whose weights are fresh and like no other's."""
+        with seeds.scope(self.experiment.seed, index, "untrained"):
+            strategy = self.experiment.make()
+            for info in self.experiment.stream.learned(index):
+                strategy.grow(info)
+        return strategy.to(self.device)
 
     def _context(self, index: int) -> Context:
         experiment = self.experiment
@@ -108,6 +122,7 @@ class LearningLoop(Loop):
             planned=self.planned,
             progress=self.progress,
             make=experiment.make,
+            beside=lambda strategy: 0 if self.unlearner is None else self.unlearner.planned_bytes(strategy),
         )
 
     def _leave(self, done: Step, judge: Callable[[Strategy], None] | None = None) -> None:
@@ -187,10 +202,13 @@ class Step:
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Clock the method's own work: reading data, training, and all else, which is choosing what to keep."""
+        """Clock the method's own work: reading data, training, an observer, and all else: choosing what to keep."""
         started = time.perf_counter()
         yield
-        self.seconds = {"data": self.ctx.cost.data_seconds, "train": self.ctx.cost.train_seconds}
+        cost = self.ctx.cost
+        self.seconds = {"data": cost.data_seconds, "train": cost.train_seconds}
+        if cost.observe_seconds:
+            self.seconds["observe"] = cost.observe_seconds
         self.seconds["select"] = time.perf_counter() - started - sum(self.seconds.values())
         self.peaks = {"peak_host": self.peak.host(), "peak_device": self.peak.device()}
 

@@ -143,6 +143,11 @@ class Exemplars:
         """Read all exemplars as they come back from storage, in stored order; an empty memory has no rows."""
         return TensorSamples(self._shelf.items(), self._labels.long())
 
+    def as_read(self, samples: Samples) -> TensorSamples:
+        """Give samples as they would come back from storage; nothing is stored."""
+        parts = [inputs for inputs, _ in samples.batches(4096)]
+        return TensorSamples(empty_shelf(self.codec).add(parts).items(), samples.labels)
+
     def quota(self, room: int | None, n_classes: int, paper: bool = False) -> int | None:
         """Count the exemplars asked for, whether or not so many samples exist.
 
@@ -234,8 +239,7 @@ class Exemplars:
         gone = torch.isin(self._labels.long(), torch.tensor(list(classes), dtype=torch.int64))
         own = samples.take(torch.isin(samples.labels, self._labels.long()).nonzero().flatten())
         if len(own) and not bool(gone.all()):
-            stored = empty_shelf(self.codec).add([inputs for inputs, _ in own.batches(4096)]).items()
-            gone |= occurring(self.samples(), TensorSamples(stored, own.labels))
+            gone |= occurring(self.samples(), self.as_read(own))
         if bool(gone.any()):
             kept = (~gone).nonzero().flatten()
             self._shelf, self._labels = self._shelf.keep(kept), self._labels[kept]

@@ -165,6 +165,15 @@ class Scales:
             state |= {f"unlearner/importance/{name}": value for name, value in self._means.items()}
         return state
 
+    def planned_bytes(self, strategy: Strategy) -> int:
+        """Bytes of `state` once the task at hand was watched."""
+        n_bytes = 8 * len(strategy.classes)
+        if self.how.store:
+            with thawed(strategy):
+                scalars = sum(p.numel() for p in strategy.parameters() if p.requires_grad)
+            n_bytes += 8 + getattr(torch, self.how.precision).itemsize * scalars
+        return n_bytes
+
     def load(self, state: dict[str, Any]) -> None:
         """Take back what `state` gave.
 

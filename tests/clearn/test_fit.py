@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import gc
+import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from clearn.context import Context
 from clearn.errors import Diverged
 from clearn.parts.augment import Augment
-from clearn.parts.samples import DatasetSamples, TensorSamples
+from clearn.parts.samples import DatasetSamples, Samples, TensorSamples
 from clearn.recipe import Recipe
 from clearn.runner import Stopped
 
@@ -441,3 +443,89 @@ def test_cost_adds_up_over_phases(context: MakeContext) -> None:
     assert (ctx.cost.optimizer_steps, ctx.cost.samples) == (4 * 3, 4 * 20)
     assert ctx.cost.train_seconds > 0
     assert ctx.cost.data_seconds > 0
+
+
+# --- an observer
+
+
+class Onlooker:
+    """Marks each sample by its row + 1, those of a second source from 101 on, and notes what it is shown."""
+
+    def __init__(self, at: Callable[[], float] = lambda: 0.0, every: int = 1) -> None:
+        self.at, self.every, self.lengths = at, every, list[list[int]]()
+        self.shown: list[tuple[list[int], float, float]] = []
+
+    def begin(self, sources: Sequence[Samples]) -> list[Tensor]:
+        self.lengths.append([len(source) for source in sources])
+        marks = [torch.arange(len(source)) + 1 + 100 * k for k, source in enumerate(sources)]
+        return [torch.where(one % self.every == 0, one, 0) for one in marks]
+
+    @contextmanager
+    def step(self, marks: Tensor) -> Iterator[None]:
+        before = self.at()
+        yield
+        self.shown.append((marks.tolist(), before, self.at()))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_an_observer_changes_no_bit_and_sees_the_same_whatever_the_block(precision: str, context: MakeContext) -> None:
+    recipe, trained, shown = Recipe(epochs=3, lr=0.2, milestones=(2,), batch_size=4, weight_decay=1e-3), [], []
+    for block, watched in ((16, False), (16, True), (3, True), (1, True)):
+        net = Net()
+        ctx = context(None, block=block, precision=precision)
+        ctx._augment = Augment(crop=1, flip=True)
+        onlooker = Onlooker(lambda net=net: float(net.head.weight.detach().sum()))  # type: ignore[misc]
+        with ctx.observed(onlooker) if watched else nullcontext():
+            ctx.fit(net, images(), recipe, replay=(images(9), 2))
+        trained.append(net)
+        shown.append(onlooker.shown)
+    assert all(same(trained[0], other) for other in trained[1:])
+    assert shown[0] == []
+    assert len(shown[1]) == 3 * 11
+    assert shown[1] == shown[2] == shown[3]
+    assert all(after == then[1] for (_, _, after), then in zip(shown[1], shown[1][1:], strict=False)), (
+        "steps are in order"
+    )
+
+
+@pytest.mark.parametrize("block", [1, 4, 16])
+def test_an_observer_is_told_the_rows_of_each_batch(block: int, context: MakeContext) -> None:
+    ctx, onlooker = context(None, block=block), Onlooker()
+    stored = TensorSamples(torch.arange(100, 105, dtype=torch.float32)[:, None], torch.arange(100, 105))
+    with ctx.observed(onlooker):
+        batches = seen_by(ctx, numbered(10), Recipe(epochs=2, batch_size=4), replay=(stored, 3))
+    assert onlooker.lengths == [[10, 5]]
+    assert [marks for marks, _, _ in onlooker.shown] == [[label + 1 for label in batch] for batch in batches]
+
+
+def test_an_observer_stands_around_the_steps_of_marked_batches_alone(context: MakeContext) -> None:
+    point, ctx = Point(), context()
+    onlooker = Onlooker(lambda: float(point.at.detach()), every=10)
+    with ctx.observed(onlooker):
+        ctx.fit(point, numbered(10), Recipe(epochs=4, lr=0.5, schedule="constant", momentum=0.0, batch_size=4))
+    assert len(onlooker.shown) == 4, "sample 9 is in one batch an epoch"
+    assert all(10 in marks and set(marks) == {0, 10} for marks, _, _ in onlooker.shown)
+    assert all(after == before - 0.5 for _, before, after in onlooker.shown)
+    assert ctx.cost.optimizer_steps == 12
+
+
+def test_an_observer_s_seconds_are_told_apart_and_it_leaves_with_its_context(context: MakeContext) -> None:
+    class Slow(Onlooker):
+        @contextmanager
+        def step(self, marks: Tensor) -> Iterator[None]:
+            time.sleep(0.01)
+            yield
+            time.sleep(0.01)
+
+    ctx, inner = context(), Onlooker()
+    with ctx.observed(Slow()):
+        ctx.fit(Point(), numbered(10), Recipe(epochs=2, batch_size=4))
+        with ctx.observed(inner):
+            ctx.fit(Point(), numbered(10), Recipe(epochs=1, batch_size=4))
+    assert ctx.cost.observe_seconds >= 6 * 0.02
+    assert len(inner.shown) == 3
+    before, train = ctx.cost.observe_seconds, ctx.cost.train_seconds
+    ctx.fit(Point(), numbered(10), Recipe(epochs=1, batch_size=4))
+    assert ctx.cost.observe_seconds == before
+    assert ctx.cost.train_seconds > train > 0
+    assert len(inner.shown) == 3

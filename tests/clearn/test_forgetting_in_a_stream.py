@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from clearn import checks, cli
+from clearn import checks, cli, plugins
 from clearn.errors import ConfigError, StateError
 from clearn.folder import LEDGER, RunFolder
 from clearn.learning import Learning
@@ -184,6 +185,22 @@ def test_the_budget_holds_at_requests_too() -> None:
     trace = checks.trace(replace(filling, unlearner=Idle))
     figures = [row for row in RunFolder(trace.path).rows(LEDGER) if row["kind"] == "figures"]
     assert [row["delta"] <= bare + 5000 for row in figures] == [True] * 4
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_exemplars_leave_room_for_what_an_unlearner_keeps(stored: bool) -> None:
+    what = experiment("replay", replace(CLASS, after=3, look_back=True))
+    bare, options = max(what.weights(what.plan())), {"alpha": 1.5, "store": stored}
+    filling = checks.experiment(
+        checks.subject("replay", ["memory.total=null"]), what.stream, Budget((1 + stored) * bare + 5000)
+    )
+    made = partial(plugins.find("unlearn", "ssd"), **options)
+    config = {**filling.config, "unlearner": {"name": "ssd", **options}}
+    rows = RunFolder(checks.trace(replace(filling, unlearner=made, config=config)).path).rows(LEDGER)
+    kept = [row["bytes"] for row in rows if row["kind"] == "bytes" and row["owner"] == "unlearner"]
+    assert (min(kept) > 1000) == stored, "stored importances are heavy, counts are not"
+    figures = {row["step"]: row for row in rows if row["kind"] == "figures"}
+    assert 0 <= figures[3]["slack"] < 4 * (3 * 8 * 8 + 1)
 
 
 CONFIG = """

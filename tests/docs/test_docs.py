@@ -72,3 +72,19 @@ def test_what_the_page_on_privacy_shows_runs(tmp_path: Path, monkeypatch: pytest
     assert cli.main(["show", "mine.yaml"]) == 0
     assert cli.main(["run", "mine.yaml", "runner.repeats=2", "out=runs/mine"]) == 0
     assert (tmp_path / "runs/mine/report.html").exists()
+
+
+def test_what_the_page_on_unlearning_shows_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from clearn import cli
+
+    monkeypatch.chdir(tmp_path)
+    (config,) = blocks("unlearning.md", "yaml")
+    (tmp_path / "mine.yaml").write_text(config)
+    assert cli.main(["run", "mine.yaml", "out=runs/mine"]) == 0
+    assert len(list((tmp_path / "runs/mine/evidence").iterdir())) == 3
+    capsys.readouterr()
+    (snippet,) = blocks("unlearning.md", "python")
+    exec(compile(snippet, "unlearning.md", "exec"), {})
+    assert capsys.readouterr().out.split() == ["0.941192", "[0.]"]

@@ -22,6 +22,7 @@ from clearn.progress import Progress
 from clearn.recipe import Recipe
 from clearn.strategy import Strategy
 from clearn.stream import Forget, Request, Stream
+from clearn.unlearner import Unlearner
 from strategies.finetune import Finetune
 from strategies.replay import Replay
 
@@ -99,6 +100,11 @@ class Setting:
         asked = Request(self.n_tasks, classes, rows, look_back)
         return Forget(asked, forget, tuple(past) if look_back else None, ())
 
+    def show(self, unlearner: Unlearner) -> None:
+        """Learn the stream once more with an unlearner looking on, by which no bit of the weights may differ."""
+        again = learned(self, unlearner).state_dict()
+        assert all(torch.equal(value, again[name]) for name, value in self.strategy.state_dict().items())
+
     def values(self) -> dict[str, Tensor]:
         """Copies of parameters and buffers."""
         return {name: value.clone() for name, value in self.strategy.state_dict().items()}
@@ -107,6 +113,22 @@ class Setting:
         """(n,) losses of samples."""
         with torch.no_grad():
             return self.strategy.losses(samples.fetch(torch.arange(len(samples))), samples.labels)
+
+
+def learned(held: Setting, unlearner: Unlearner | None = None) -> Strategy:
+    """Learn all tasks; what is drawn is the same each time."""
+    unlearner = Unlearner() if unlearner is None else unlearner
+    torch.manual_seed(0)
+    strategy = held.make()
+    for index in range(held.n_tasks):
+        torch.manual_seed(index)
+        task, ctx = held.stream.task(index), held.spy()
+        ctx.step = index
+        with unlearner.during(strategy, task, ctx):
+            strategy.learn(task, ctx)
+        unlearner.watch(strategy, task, ctx)
+    strategy.eval().zero_grad(set_to_none=True)
+    return strategy
 
 
 def small_options() -> dict[str, Any]:
@@ -124,15 +146,7 @@ def setting() -> Callable[..., Setting]:
         build = partial(cls, stream.inputs, **given)
         key = (cls, n_tasks, repr(options))
         if key not in _LEARNED:
-            torch.manual_seed(0)
-            held = Setting(build(), stream, build, n_tasks)
-            for index in range(n_tasks):
-                torch.manual_seed(index)
-                ctx = held.spy()
-                ctx.step = index
-                held.strategy.learn(stream.task(index), ctx)
-            held.strategy.eval().zero_grad(set_to_none=True)
-            _LEARNED[key] = held.strategy
+            _LEARNED[key] = learned(Setting(build(), stream, build, n_tasks))
         return Setting(copy.deepcopy(_LEARNED[key]), stream, build, n_tasks)
 
     return make

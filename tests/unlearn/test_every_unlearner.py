@@ -25,12 +25,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "lfssd": {"alpha": 1.0},
     "unsir": {"noise": 4, "steps": 2, "copies": 2},
     "jit": {"draws": 2},
+    "amnesiac": {"classes": (0,), "samples": (1, 5, 27)},
 }
 CONTROLS = ("nothing",)
 CLASSES_ONLY = ("head_row", "unsir")
+LOOKS_ON = ("amnesiac",)  # while the stream is learned
 
 
-def make(name: str) -> Unlearner:
+def make(name: str, held: Any = None) -> Unlearner:
     cls = plugins.find("unlearn", name)
     brief = {
         option: replace(p.default, epochs=2, batch_size=8, milestones=())
@@ -39,6 +41,8 @@ def make(name: str) -> Unlearner:
     }
     made = cls(**brief, **OPTIONS.get(name, {}))
     assert isinstance(made, Unlearner)
+    if held is not None and name in LOOKS_ON:
+        held.show(made)
     return made
 
 
@@ -46,6 +50,7 @@ def test_all_are_listed() -> None:
     assert set(NAMES) >= {
         *("retrain", "head_row", "nothing", "finetune", "neggrad", "neggrad_plus", "random_labels", "bad_teacher"),
         *("scrub", "salun", "l1_sparse", "cf_k", "eu_k", "jit", "fisher_forgetting", "unsir", "ssd", "lfssd", "assd"),
+        "amnesiac",
     }
 
 
@@ -57,7 +62,8 @@ def test_modes_and_flags_are_as_found_and_the_same_seed_gives_the_same_bits(
     left = []
     for _ in range(2):
         held = setting(cls)
-        asked, unlearner = held.request(classes=(0,)), make(name)
+        unlearner = make(name, held)
+        asked = held.request(classes=(0,))
         held.strategy.train()  # of all modes the one that most methods would leave otherwise
         before, old = held.values(), held.strategy
         flags = [p.requires_grad for p in old.parameters()]
@@ -78,7 +84,8 @@ def test_modes_and_flags_are_as_found_and_the_same_seed_gives_the_same_bits(
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in CLASSES_ONLY])
 def test_single_samples_can_be_forgotten(name: str, setting: Callable[..., Any]) -> None:
     held = setting()
-    asked, unlearner = held.request(rows=((0, 1), (0, 5), (1, 3))), make(name)
+    unlearner = make(name, held)
+    asked = held.request(rows=((0, 1), (0, 5), (1, 3)))
     unlearner.check(asked)
     found = unlearner.forget(held.strategy, asked, held.spy()) or held.strategy
     assert all(bool(value.isfinite().all()) for value in found.state_dict().values())
@@ -88,7 +95,8 @@ def test_single_samples_can_be_forgotten(name: str, setting: Callable[..., Any])
 def test_exemplars_stand_for_what_may_not_be_read_and_without_any_it_is_said(
     name: str, setting: Callable[..., Any]
 ) -> None:
-    held, unlearner = setting(), make(name)
+    held = setting()
+    unlearner = make(name, held)
     asked, ctx = held.request(classes=(0,), look_back=False), held.spy()
     unlearner.check(asked)
     unlearner.forget(held.strategy, asked, ctx)
