@@ -24,6 +24,7 @@ NAMED = (
 MAPPINGS = (*NAMED, "budget", "trainer", "runner", "grid", "expects")
 SCALARS = {"name": str, "seed": int, "out": str}
 SECTIONS = ("extends", *SCALARS, *MAPPINGS)
+LEFT_OUT = ("unlearner", "grid", "expects")  # `grid=null` on the command line takes such a section away
 COMMAND_LINE = "command line"
 
 
@@ -34,10 +35,12 @@ class Layer:
     Attributes:
         sections: raw plain values.
         origins: dotted key -> "memo.yaml:12" or "command line".
+        without: sections of the layers below that it takes away.
     """
 
     sections: dict[str, Any]
     origins: dict[str, str]
+    without: frozenset[str] = frozenset()
 
 
 def read(path: Path) -> Layer:
@@ -78,6 +81,7 @@ def read(path: Path) -> Layer:
 def command_line(overrides: Sequence[str], errors: list[Mistake]) -> Layer:
     """Parse overrides, "strategy.lr=0.1", later over earlier ones; what cannot be read goes to `errors`."""
     sections: dict[str, Any] = {}
+    without: set[str] = set()
     for text in overrides:
         key, equals, value = text.partition("=")
         parts = key.strip().split(".")
@@ -92,10 +96,14 @@ def command_line(overrides: Sequence[str], errors: list[Mistake]) -> Layer:
             hint = f"put quotes around it, or write its brackets in full ({error})"
             errors.append(Mistake(COMMAND_LINE, key.strip(), show(value), "must be a YAML value", hint))
             continue
+        if len(parts) == 1 and parts[0] in LEFT_OUT and tree is None:
+            without.add(parts[0])
+            sections.pop(parts[0], None)
+            continue
         for part in reversed(parts):
             tree = {part: tree}
         sections = _merge(sections, _shape(tree))
-    return Layer(sections, dict.fromkeys(keys(sections), COMMAND_LINE))
+    return Layer(sections, dict.fromkeys(keys(sections), COMMAND_LINE), frozenset(without))
 
 
 def overlay(base: Layer, layer: Layer, errors: list[Mistake]) -> Layer:
@@ -104,7 +112,7 @@ def overlay(base: Layer, layer: Layer, errors: list[Mistake]) -> Layer:
     A new method name drops the options that only the old method has. A budget given one way (bytes or like)
     drops the other way.
     """
-    below = dict(base.sections)
+    below = {section: value for section, value in base.sections.items() if section not in layer.without}
     for kind, known in KINDS.items():
         old, new = below.get(known.section), layer.sections.get(known.section)
         if isinstance(old, Mapping) and isinstance(new, Mapping):

@@ -272,6 +272,17 @@ def test_a_budget_given_one_way_replaces_the_other_way(here: Path) -> None:
     assert load("b", [f"budget.like={like}"])["budget"] == {"like": like}
 
 
+def test_the_command_line_takes_a_section_away(here: Path) -> None:
+    write("a.yaml", "grid: {seed: [0, 1]}\nunlearner: {name: ssd, alpha: 5}\nseed: 3\n")
+    assert load("a", ["grid=null", "unlearner=null"]) == {"seed": 3}
+    assert load("a", ["grid=null", "grid.seed=[7]"]) == {
+        "seed": 3,
+        "unlearner": {"name": "ssd", "alpha": 5},
+        "grid": {"seed": [7]},
+    }
+    assert "grid" not in load("a", ["grid.seed=[7]", "grid=null"])
+
+
 def test_a_grid_is_flat_however_it_is_written(here: Path) -> None:
     write("a.yaml", "grid: {strategy.lr: [1, 2], strategy: {name: [memo, icarl]}}\n")
     grid = load("a", ["grid.seed=[1,2,3]", "grid.strategy.lr=[5]"])["grid"]
