@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     fork.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what to change, e.g. strategy.later.lr=0.01")
 
     unlearn = add("unlearn", "make a run's model forget samples or classes, in a new folder; the run is left as it is")
-    unlearn.add_argument("run", help="the run folder to start from")
+    unlearn.add_argument("run", help="the run folder to start from, or a folder of runs")
     what = unlearn.add_mutually_exclusive_group(required=True)
     what.add_argument("--forget", metavar="FILE", help="numbers of training samples, one a line, in the stream's order")
     what.add_argument(
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--column", metavar="NAME", help="training samples by a column of the data, with --values")
     unlearn.add_argument("--values", nargs="+", metavar="VALUE", help="of that column; KEY=VALUE goes before it")
-    unlearn.add_argument("--method", required=True, help="an unlearner's name ('clearn list unlearn')")
+    unlearn.add_argument("--method", required=True, metavar="NAME[,NAME]", help="unlearners ('clearn list unlearn')")
     unlearn.add_argument(
         "--no-look-back", action="store_true", help="the training samples that stay may not be read again"
     )

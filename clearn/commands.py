@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +19,21 @@ if TYPE_CHECKING:
     from clearn.runner import Experiment
 
 GRID = "grid.yaml"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One of several runs.
+
+    Attributes:
+        label: what distinguishes it.
+        folder: where it goes.
+        build: makes its experiment.
+    """
+
+    label: str
+    folder: Path
+    build: Callable[[], Experiment]
 
 
 @dataclass(frozen=True)
@@ -68,15 +83,38 @@ def fork(args: argparse.Namespace) -> int:
 
 
 def unlearn(args: argparse.Namespace) -> int:
-    """Copy a finished run into a new folder, and answer one more request to forget there."""
-    from clearn import forking
+    """Copy a finished run into a new folder, and answer one more request to forget there; or many, by many methods."""
     from clearn.config import load
 
     request = {**_asked(args), "look_back": not args.no_look_back}
-    old = _existing(args.run)
-    config = load(str(_config_of(old)), [f"unlearner.name={args.method}", *args.overrides])
-    experiment, path = forking.unlearn(old, load(str(_config_of(old))), config, request, _default_folder)
-    return _run_one(experiment, str(path))
+    old, methods = _existing(args.run), args.method.split(",")
+    if len(methods) == 1 and (old / "config.yaml").exists():
+        experiment, path = _forgetting(old, methods[0], args.overrides, request)
+        return _run_one(experiment, str(path))
+    olds = [old] if (old / "config.yaml").exists() else sorted(path.parent for path in old.glob("*/config.yaml"))
+    if not olds:
+        raise UserError(f"{old} is no run folder, and no folder of them: give what 'clearn run' named")
+    out = load(str(_config_of(olds[0])), args.overrides).get("out")
+    base = Path(out) if out else Path("runs") / f"{_slug(old.name)}-unlearned"
+
+    def job(one: Path, method: str) -> Job:
+        folder = base / method / one.name
+        return Job(f"{one.name} {method}", folder, lambda: _forgetting(one, method, args.overrides, request, folder)[0])
+
+    return _run_all([job(one, method) for one, method in itertools.product(olds, methods)], base, base.name)
+
+
+def _forgetting(
+    old: Path, method: str, overrides: Sequence[str], request: Mapping[str, Any], into: Path | None = None
+) -> tuple[Experiment, Path]:
+    """A run after its end with one more request; in a folder that may hold it already where one is given."""
+    from clearn import forking
+    from clearn.config import load
+
+    config = load(str(_config_of(old)), [f"unlearner.name={method}", *overrides])
+    if into is not None:
+        config["out"] = str(into)
+    return forking.unlearn(old, load(str(_config_of(old))), config, request, _default_folder, into is not None)
 
 
 def _asked(args: argparse.Namespace) -> dict[str, Any]:
@@ -242,21 +280,29 @@ def _label(key: str, value: Any) -> str:
 
 
 def _run_grid(source: str, overrides: Sequence[str], config: Mapping[str, Any], path: Path) -> int:
-    """Run the unfinished cells one after the other; a cell that fails does not hide the rest."""
+    """Run the unfinished cells one after the other."""
     from clearn.config import save
 
-    console = _console()
     listed = list(cells(config["grid"]))
     prepared = [_prepared(_load_cell(source, [*overrides, *cell.overrides])) for cell in listed]
     path.mkdir(parents=True, exist_ok=True)
     save({key: value for key, value in config.items() if key != "out"}, path / GRID)
-    console.print(f"{len(listed)} runs into {path}", highlight=False)
+    jobs = [
+        Job(cell.label, path / f"{_slug(cell.label)}-{_digest(ready.config)}", ready.build)
+        for cell, ready in zip(listed, prepared, strict=True)
+    ]
+    return _run_all(jobs, path, str(config.get("name") or path.name))
+
+
+def _run_all(jobs: Sequence[Job], path: Path, title: str) -> int:
+    """Run what is unfinished, one after the other; one that fails does not hide the rest. Then compare."""
+    console = _console()
+    console.print(f"{len(jobs)} runs into {path}", highlight=False)
     messages: list[str] = []
-    for number, (cell, ready) in enumerate(zip(listed, prepared, strict=True), 1):
-        folder = path / f"{_slug(cell.label)}-{_digest(ready.config)}"
-        console.print(f"[bold]{number}/{len(listed)}[/bold] {cell.label}", highlight=False)
+    for number, job in enumerate(jobs, 1):
+        console.print(f"[bold]{number}/{len(jobs)}[/bold] {job.label}", highlight=False)
         try:
-            code = _execute(ready.build(), folder, console)
+            code = _execute(job.build(), job.folder, console)
         except UserError as error:
             said = "as before" if str(error) in messages else str(error)
             console.print(f"  failed: {said}", highlight=False, markup=False)
@@ -265,11 +311,11 @@ def _run_grid(source: str, overrides: Sequence[str], config: Mapping[str, Any], 
         if code:
             return code
     failed = len(messages)
-    if failed == len(listed):
+    if failed == len(jobs):
         raise UserError(f"all {failed} runs failed: {messages[0]}")
-    _summary([path], path / "report.html", str(config.get("name") or path.name), console)
+    _summary([path], path / "report.html", title, console)
     if failed:
-        console.print(f"{failed} of {len(listed)} runs failed; see the messages above", highlight=False)
+        console.print(f"{failed} of {len(jobs)} runs failed; see the messages above", highlight=False)
     return 2 if failed else 0
 
 

@@ -20,7 +20,12 @@ Name = Callable[[Experiment], Path]
 
 
 def fork(
-    old_path: Path, old_config: Mapping[str, Any], config: Mapping[str, Any], after: int, name: Name
+    old_path: Path,
+    old_config: Mapping[str, Any],
+    config: Mapping[str, Any],
+    after: int,
+    name: Name,
+    go_on: bool = False,
 ) -> tuple[Learning, Path]:
     """Copy what a run carried after its first steps into a new folder, under a changed config.
 
@@ -30,6 +35,7 @@ def fork(
         config: the changed one.
         after: how many tasks (and requests) are taken over.
         name: gives the new folder where the config has no `out`.
+        go_on: whether a folder that holds a run already is gone on with; whoever runs it compares the configs.
 
     Returns:
         The experiment, and the folder that it goes on in.
@@ -57,6 +63,8 @@ def fork(
     whole = source.read_state(after)
     rebuild(new.build(), whole.frozen, new.stream.learned(after), new.seed, after)  # or it does not fit
     target = RunFolder(Path(config["out"]) if config.get("out") else name(new))
+    if go_on and (target.path / CONFIG).exists():
+        return new, target.path
     if target.path.resolve() == old_path.resolve() or (target.path / CONFIG).exists():
         raise ConfigError(
             f"{target.path} already holds a run: change an option, or choose another folder with out=FOLDER"
@@ -75,7 +83,12 @@ def fork(
 
 
 def unlearn(
-    old_path: Path, old_config: Mapping[str, Any], config: Config, request: Mapping[str, Any], name: Name
+    old_path: Path,
+    old_config: Mapping[str, Any],
+    config: Config,
+    request: Mapping[str, Any],
+    name: Name,
+    go_on: bool = False,
 ) -> tuple[Learning, Path]:
     """Fork a run after its last step, with one more request to forget.
 
@@ -85,13 +98,14 @@ def unlearn(
         config: the same with an unlearner named.
         request: an entry of `stream.requests`, without `after`.
         name: gives the new folder where the config has no `out`.
+        go_on: as for `fork`.
     """
     learned = bind(old_config)
     if not isinstance(learned, Learning):
         raise ConfigError(f"{old_path} is a collection: only a run of a strategy has learned what can be forgotten")
     asked = list(config["stream"].get("requests") or [])
     config["stream"] = {**config["stream"], "requests": [*asked, {"after": len(learned.stream), **request}]}
-    return fork(old_path, old_config, config, learned.steps, name)
+    return fork(old_path, old_config, config, learned.steps, name, go_on)
 
 
 def _first_steps(stream: Stream, n: int) -> tuple[Any, ...]:

@@ -234,3 +234,26 @@ def test_a_finished_run_forgets_in_a_folder_of_its_own(
     assert cli.main(["unlearn", "new", "--forget", "ids.txt", "--method", "nothing", "out=never"]) == 2
     assert "sample 7 is forgotten already" in capsys.readouterr().err
     assert not Path("never").exists()
+
+
+def test_many_runs_forget_by_many_methods_and_go_on_where_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(CONFIG)
+    for seed in (0, 1):
+        assert cli.main(["run", "mine.yaml", f"seed={seed}", f"out=old/s{seed}"]) == 0
+    command = ["unlearn", "old", "--classes", "3", "--method", "nothing,head_row", "out=new"]
+    assert cli.main(command) == 0
+    found = sorted(str(path.parent.relative_to(tmp_path)) for path in tmp_path.glob("new/**/config.yaml"))
+    assert found == ["new/head_row/s0", "new/head_row/s1", "new/nothing/s0", "new/nothing/s1"]
+    assert "head_row" in (tmp_path / "new/report.html").read_text()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("new/**/evidence/*")}
+    assert len(before) == 4
+    assert cli.main(command) == 0, "what is done is not done again"
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("new/**/evidence/*")}
+    capsys.readouterr()
+    assert cli.main(["unlearn", "old", "--classes", "4", "--method", "nothing,head_row", "out=new"]) == 2
+    assert "another config" in capsys.readouterr().err
+    assert cli.main(["unlearn", str(tmp_path / "new/nothing/s0/state"), "--classes", "4", "--method", "nothing"]) == 2
+    assert "no folder of them" in capsys.readouterr().err
