@@ -181,10 +181,8 @@ def _label(kinds: Sequence[Sequence[UnlearningRun]], setting: str) -> list[Unlea
         own = differing([other for other, name in zip(configs, methods, strict=True) if name == method])
         options = {key: value_text(config.get(key)) for key in config if key in own or key in shared}
         told_apart = {key: value for key, value in options.items() if key in own}
-        if kind[0].environment.get("forked_from"):
-            options["forked"] = "yes"
-            if len(forked) > 1:
-                told_apart["forked"] = "yes"
+        if len(forked) > 1 and kind[0].environment.get("forked_from"):
+            told_apart["forked"] = options["forked"] = "yes"
         if any(not step.rebuilt for run in kind for step in run.figures):
             options["runner.rebuild"] = "no"  # weighed, but not proven to be enough to go on from
         found.append(UnlearningGroup(method, named(method, told_apart), options, setting, tuple(kind)))
