@@ -91,8 +91,9 @@ class Trace:
 def subject(what: str, options: Sequence[str] = ()) -> Subject:
     """Make a subject of a method's name or of "module" or "module:Class", small enough to be checked in seconds.
 
-    Training recipes are cut to two epochs, a memory is set to a dozen exemplars and a backbone to the smallest,
-    unless `options` ("KEY=VALUE", dot form) say otherwise.
+    Training recipes are cut to two epochs, a memory is set to a dozen exemplars, a backbone to the smallest, and a
+    pretrained vision transformer to a small one with fresh weights, so that nothing is downloaded, unless `options`
+    ("KEY=VALUE", dot form) say otherwise.
     """
     cls = (
         plugins.find("strategies", what)
@@ -109,13 +110,20 @@ def subject(what: str, options: Sequence[str] = ()) -> Subject:
 
 
 def small_options(cls: type) -> dict[str, Any]:
-    """Options that make a method quick, where it has recipes, a memory or a backbone as ours have."""
+    """Options that make a method quick, where it has recipes, a memory or networks as ours have."""
+    from clearn.parts.frozen_vit import Vit
+    from clearn.parts.projection import Projection
+
     small: dict[str, Any] = {}
     for name, parameter in inspect.signature(cls).parameters.items():
         if isinstance(parameter.default, Recipe):
             small[name] = plain(replace(parameter.default, epochs=2, milestones=(), batch_size=8))
         elif isinstance(parameter.default, Memory):
             small[name] = {"total": 12}
+        elif isinstance(parameter.default, Vit):
+            small[name] = {"name": "test_vit", "weights": False, "image_size": 16}
+        elif isinstance(parameter.default, Projection):
+            small[name] = {"features": 48}
         elif name == "backbone" and isinstance(parameter.default, str):
             small[name] = "convnet2"
     return small

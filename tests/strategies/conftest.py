@@ -19,6 +19,7 @@ from clearn.progress import Progress
 from clearn.recipe import Recipe
 from clearn.strategy import Strategy
 from clearn.stream import Stream
+from clearn.streams import from_arrays
 
 torch.set_num_threads(1)
 
@@ -89,3 +90,17 @@ def learned(spy: Callable[..., Spy]) -> Callable[..., Spy]:
         return ctx
 
     return learn
+
+
+@pytest.fixture
+def arranged() -> Callable[..., Stream]:
+    """Cut the toy stream's six classes otherwise: arranged(order, increment); label j is the toy's label order[j]."""
+    toy = toy_stream(1, 6).task(0)
+
+    def cut(order: tuple[int, ...] = (0, 1, 2, 3, 4, 5), increment: int | list[int] = 2) -> Stream:
+        x, test = (part.fetch(torch.arange(len(part))) for part in (toy.train, toy.probes[0].data))
+        place = torch.tensor([order.index(label) for label in range(6)])
+        y, y_test = place[toy.train.labels], place[toy.probes[0].data.labels]
+        return from_arrays(x, y, test, y_test, increment=increment, layout="NCHW")
+
+    return cut
