@@ -120,6 +120,8 @@ class Context:
         beside: Sequence[nn.Module] = (),
         replay: tuple[Samples, int] | None = None,
         augment: bool = True,
+        rates: Sequence[tuple[nn.Module, float]] = (),
+        after_step: Callable[[], None] | None = None,
     ) -> None:
         """Train a module's trainable parameters for one phase, with a fresh optimiser and a fresh Lightning Trainer.
 
@@ -132,6 +134,8 @@ class Context:
                 weighed as transient.
             replay: (stored samples, how many are drawn from them, with replacement, beside each batch).
             augment: apply the stream's augmentation.
+            rates: parts of the module that learn at another rate: (part, factor of the recipe's rate).
+            after_step: called after each step of the optimiser; may change weights, as a merge or a projection does.
         """
         from clearn.fit import fit
 
@@ -151,6 +155,8 @@ class Context:
             cost=self.cost,
             progress=self._progress,
             observer=self._observer,
+            rates=rates,
+            after_step=after_step,
         )
 
     @contextmanager

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from clearn.stream import Augment
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Rates = Sequence[tuple[nn.Module, float]]
 
 
 class Epoch:
@@ -181,6 +182,8 @@ class Phase(LightningModule):
         beside: Sequence[nn.Module],
         progress: Progress,
         watch: Watch | None,
+        rates: Rates,
+        after_step: Callable[[], None] | None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -190,12 +193,18 @@ class Phase(LightningModule):
         self.recipe = recipe
         self.progress = progress
         self.watch = watch
+        self.factors = {id(parameter): factor for inner, factor in rates for parameter in inner.parameters()}
+        self.after_step = after_step
         self.steps = self.samples = 0
         self.transient = 0
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """A fresh optimiser over what is trainable now."""
-        return self.recipe.optimizer_for([p for p in self.module.parameters() if p.requires_grad])
+        """A fresh optimiser over what is trainable now: a group of parameters for each factor of the rate."""
+        groups: dict[float, list[nn.Parameter]] = {}
+        for parameter in self.module.parameters():
+            if parameter.requires_grad:
+                groups.setdefault(self.factors.get(id(parameter), 1.0), []).append(parameter)
+        return self.recipe.optimizer_for([{"params": own, "factor": factor} for factor, own in groups.items()])
 
     def on_fit_start(self) -> None:
         """Set modes here: Lightning leaves a module in evaluation mode between fits; BatchNorm then trains wrong."""
@@ -206,11 +215,11 @@ class Phase(LightningModule):
         """Set the epoch's learning rate and forget the last epoch's loss."""
         self.running = torch.zeros((), device=self.device)
         for group in self._optimizer().param_groups:
-            group["lr"] = self.recipe.rate(self.current_epoch)
+            group["lr"] = self.recipe.rate(self.current_epoch) * group["factor"]
 
     def training_step(self, block: Block, _: int) -> None:
         """Step once for each batch of a block."""
-        optimizer, running, watch = self._optimizer(), self.running, self.watch
+        optimizer, running, watch, after_step = self._optimizer(), self.running, self.watch, self.after_step
         # Lightning's hooks around the backward pass would cost 40 us a step; only float16 needs its loss scaling.
         for inputs, targets in block:
             loss = self.loss(inputs, targets)
@@ -222,6 +231,8 @@ class Phase(LightningModule):
                 optimizer.step()
             else:
                 watch.step(optimizer)
+            if after_step is not None:
+                after_step()
             torch.clear_autocast_cache()  # a block lies within one autocast: casts made before this step are stale
             running += loss.detach()
             self.steps += 1
@@ -270,6 +281,8 @@ def fit(
     cost: Cost,
     progress: Progress,
     observer: Observer | None,
+    rates: Rates,
+    after_step: Callable[[], None] | None,
 ) -> None:
     """Train one phase; see `Context.fit` for the arguments that are a method's to choose.
 
@@ -289,7 +302,8 @@ def fit(
         return Block(batches, augment, draws, cost)
 
     blocks = Blocks(epoch, options.block, rng("order"), block, watch)
-    phase = Phase(module, loss or module.losses, recipe, beside, progress, watch)  # type: ignore[arg-type]
+    asked: Any = loss or module.losses  # whatever is trained without a loss has its own
+    phase = Phase(module, asked, recipe, beside, progress, watch, rates, after_step)
     progress.phase(recipe.epochs, len(data) * recipe.epochs)
     started, elsewhere = time.perf_counter(), cost.data_seconds + cost.observe_seconds
     with scope, quiet():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from clearn.errors import ConfigError
 
@@ -60,8 +60,10 @@ class Recipe:
         if wrong:
             raise ConfigError("; ".join(wrong))
 
-    def optimizer_for(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """A fresh optimiser over the parameters given."""
+    def optimizer_for(
+        self, parameters: Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]]
+    ) -> torch.optim.Optimizer:
+        """A fresh optimiser over the parameters given, or over torch's groups of them."""
         import torch
 
         if self.optimizer == "sgd":

@@ -95,13 +95,19 @@ class Learning(Experiment):
             return
         unlearner = self.unlearner()
         unlearner.foresee(requests)
-        if unlearner.looks_back and self.build().memory is None:
+        if unlearner.looks_back and not self._replays():
             blind = [request.after for request in requests if not request.look_back]
             if blind:
                 raise ConfigError(
                     f"this unlearner reads training samples that stay, the request after task {blind[0]} does not let "
                     "it look back, and the strategy keeps no exemplars: write look_back: true, or take another method"
                 )
+
+    def _replays(self) -> bool:
+        """Whether the strategy keeps exemplars, which may stand for training samples that stay."""
+        from clearn.parts.rehearsal import Rehearsal
+
+        return isinstance(self.build().memory, Rehearsal)
 
     def loop(self, folder: RunFolder, progress: Progress) -> LearningLoop:
         """Learn task by task."""

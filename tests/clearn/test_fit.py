@@ -355,6 +355,45 @@ def test_rates_by_hand() -> None:
     assert [cosine.rate(e) for e in range(4)] == pytest.approx([1, (2 + 2**0.5) / 4, 0.5, (2 - 2**0.5) / 4])
 
 
+def test_parts_learn_at_their_own_rates(context: MakeContext) -> None:
+    """The gradient of each of three numbers is 1: a step takes the rate off it, times its part's factor."""
+    module = nn.ModuleList([Point(), Point(), Point()])
+
+    def loss(inputs: Tensor, targets: Tensor) -> Tensor:
+        return sum(part.losses(inputs, targets) for part in module)  # type: ignore[misc,operator,return-value]
+
+    recipe = Recipe(epochs=4, lr=0.5, schedule="cosine", momentum=0.0, batch_size=5)
+    context().fit(module, numbered(10), recipe, loss=loss, rates=[(module[1], 0.1), (module[2], 0.0)])
+    way = 2 * sum(recipe.rate(epoch) for epoch in range(4))
+    assert [float(part.at.detach()) for part in module] == pytest.approx([-way, -0.1 * way, 0.0])  # type: ignore[union-attr,operator]
+
+
+def test_a_factor_of_one_and_an_idle_hook_change_no_bit(context: MakeContext) -> None:
+    plain, asked = Net(), Net()
+    recipe = Recipe(epochs=2, lr=0.2, batch_size=8, weight_decay=1e-3)
+    context().fit(plain, images(), recipe)
+    context().fit(asked, images(), recipe, rates=[(asked.head, 1.0)], after_step=lambda: None)
+    assert same(plain, asked)
+
+
+@pytest.mark.parametrize("block", [1, 16])
+def test_what_is_done_after_each_step_is_seen_by_the_next(block: int, context: MakeContext) -> None:
+    module, seen = Point(), []
+
+    def loss(inputs: Tensor, targets: Tensor) -> Tensor:
+        seen.append(float(module.at.detach()))
+        return module.losses(inputs, targets)
+
+    def halve() -> None:
+        with torch.no_grad():
+            module.at.mul_(0.5)
+
+    recipe = Recipe(epochs=2, lr=1.0, schedule="constant", momentum=0.0, batch_size=5)
+    context(None, block=block).fit(module, numbered(10), recipe, loss=loss, after_step=halve)
+    assert seen == [0.0, -0.5, -0.75, -0.875]
+    assert float(module.at.detach()) == -0.9375
+
+
 def test_a_loss_per_sample_and_its_mean_train_the_same(context: MakeContext) -> None:
     mine, other = Net(), Net()
     recipe = Recipe(epochs=2, batch_size=8)
