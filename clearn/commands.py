@@ -10,7 +10,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clearn.errors import ConfigError, UserError
+from clearn.errors import UserError
+from clearn.grids import cells
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,19 +35,6 @@ class Job:
     label: str
     folder: Path
     build: Callable[[], Experiment]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of a grid.
-
-    Attributes:
-        label: what distinguishes it, e.g. "strategy=memo seed=1".
-        overrides: the same as dot-form overrides.
-    """
-
-    label: str
-    overrides: tuple[str, ...]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -84,6 +72,7 @@ def fork(args: argparse.Namespace) -> int:
 
 def unlearn(args: argparse.Namespace) -> int:
     """Copy a finished run into a new folder, and answer one more request to forget there; or many, by many methods."""
+    from clearn import plugins
     from clearn.config import load
 
     request = {**_asked(args), "look_back": not args.no_look_back}
@@ -94,6 +83,8 @@ def unlearn(args: argparse.Namespace) -> int:
     olds = [old] if (old / "config.yaml").exists() else sorted(path.parent for path in old.glob("*/config.yaml"))
     if not olds:
         raise UserError(f"{old} is no run folder, and no folder of them: give what 'clearn run' named")
+    for method in methods:
+        plugins.find("unlearn", method)  # one message for a misspelt name, before the first of many runs
     out = load(str(_config_of(olds[0])), args.overrides).get("out")
     base = Path(out) if out else Path("runs") / f"{_slug(old.name)}-unlearned"
 
@@ -254,29 +245,6 @@ def reproduce(args: argparse.Namespace) -> int:
             return code
     paths = [_default_folder(_bound(_load_cell(args.name, [*args.overrides, *cell.overrides]))) for cell in plan.cells]
     return 0 if reproducing.compare(plan, paths, console) else 1
-
-
-def cells(grid: Mapping[str, Sequence[Any]]) -> Iterator[Cell]:
-    """All combinations of a grid, the first key slowest.
-
-    Raises:
-        ConfigError: a key without values.
-    """
-    for key, values in grid.items():
-        if not isinstance(values, list) or not values:
-            raise ConfigError(f"grid.{key}={values!r} must be a list with at least one value: e.g. {key}: [0, 1, 2]")
-    for values in itertools.product(*grid.values()):
-        words = tuple(f"{key}={value}" for key, value in zip(grid, values, strict=True))
-        yield Cell(" ".join(_label(key, value) for key, value in zip(grid, values, strict=True)), words)
-
-
-def _label(key: str, value: Any) -> str:
-    """key=value; a mapping's values one after the other, its name first: protocol=smp of=l_osue."""
-    if not isinstance(value, Mapping):
-        return f"{key}={value}"
-    inner = {k: v for k, v in value.items() if k != "name"}
-    named = [f"{key}={value['name']}"] if "name" in value else []
-    return " ".join([*named, *(_label(k if named else f"{key}.{k}", v) for k, v in inner.items())])
 
 
 def _run_grid(source: str, overrides: Sequence[str], config: Mapping[str, Any], path: Path) -> int:

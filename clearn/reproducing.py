@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from clearn import metrics
-from clearn.commands import Cell, cells
 from clearn.config import bind, load, shipped
 from clearn.errors import ConfigError
+from clearn.grids import Cell, cells
 from clearn.mistakes import Mistake, raise_all
 from clearn.report import load as load_runs
 

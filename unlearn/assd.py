@@ -14,20 +14,15 @@ each task after it was learned; ratios above the percentile are held in memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
-from clearn.context import Context
-from clearn.parts.dampening import adaptive_percentile, alpha_at_percentile, dampen
+from clearn.dampener import Dampener
+from clearn.parts.dampening import adaptive_percentile, alpha_at_percentile
 from clearn.parts.importance import CROSS_ENTROPY
-from clearn.parts.weighing import Kind, Scales, Weighing
-from clearn.state import State
-from clearn.strategy import Strategy
-from clearn.stream import Forget, Task, TaskInfo
-from clearn.unlearner import Unlearner, remaining
+from clearn.parts.weighing import Kind, Weighed, Weighing
 
 
-class Assd(Unlearner):
+class Assd(Dampener):
     """Dampen by importance, the more scalars the more goes.
 
     Args:
@@ -49,38 +44,9 @@ class Assd(Unlearner):
         batch_size: int = 64,
         require_effect: bool = False,
     ) -> None:
-        self.looks_back = not store
-        self.require_effect = require_effect
-        self.scales = Scales(
-            Weighing(CROSS_ENTROPY, importance, reference == "remaining", store, precision, batch_size)
-        )
+        how = Weighing(CROSS_ENTROPY, importance, reference == "remaining", store, precision, batch_size)
+        super().__init__(how, lam=1.0, require_effect=require_effect)
 
-    def watch(self, strategy: Strategy, task: Task, ctx: Context) -> None:
-        """Count the task's samples, and measure their importances where they are to be stored."""
-        self.scales.watch(strategy, task.train)
-
-    def forget(self, strategy: Strategy, request: Forget, ctx: Context) -> None:
-        """Weigh what goes against the reference, take the percentile, dampen."""
-        gone = request.forget
-        kept = None if self.scales.how.store else remaining(strategy, request)
-        n = self.scales.size(0 if kept is None else len(kept), len(gone))
-        found = self.scales.weigh(strategy, gone, kept, stand_in=request.past is None)
-        alpha = alpha_at_percentile(found.forget, found.reference, adaptive_percentile(n, len(gone)))
-        done = dampen(dict(strategy.named_parameters()), found.forget, found.reference, alpha, lam=1.0)
-        done.show_effect(self.require_effect)
-        self.scales.forget(gone, found.forget)
-        for name, value in done.figures().items():
-            ctx.log(name, value)
-        ctx.log("unlearn/samples", found.samples)
-
-    def planned_bytes(self, strategy: Strategy) -> int:
-        """Counts of the classes seen, and what is stored a scalar."""
-        return self.scales.planned_bytes(strategy)
-
-    def state(self) -> State:
-        """Counts by class, and stored importances."""
-        return dict(self.scales.state())
-
-    def load(self, state: State, seen: Sequence[TaskInfo]) -> None:
-        """Take both back."""
-        self.scales.load(state)
+    def threshold_for(self, found: Weighed, n: int, m: int) -> float:
+        """Take the percentile of the ratios that the share m / n asks for."""
+        return alpha_at_percentile(found.forget, found.reference, adaptive_percentile(n, m))

@@ -24,24 +24,20 @@ gradient where SSD's is quadratic, so equal alphas select unequal shares: choose
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from clearn.context import Context
+from clearn.dampener import Dampener
 from clearn.errors import ConfigError
-from clearn.parts.dampening import Threshold, dampen
+from clearn.parts.dampening import Threshold
 from clearn.parts.importance import CROSS_ENTROPY, LENGTH
 from clearn.parts.sample_gradients import Objective
-from clearn.parts.weighing import Kind, Scales, Weighing
-from clearn.state import State
-from clearn.strategy import Strategy
-from clearn.stream import Forget, Task, TaskInfo
-from clearn.unlearner import Unlearner, remaining
+from clearn.parts.weighing import Kind, Weighed, Weighing
+from clearn.stream import Forget
 
 __methods__ = {"ssd": "Ssd", "lfssd": "Lfssd"}
 
 
-class Ssd(Unlearner):
+class Ssd(Dampener):
     """SSD: dampen the weights that matter far more to what goes than to the data.
 
     Args:
@@ -79,54 +75,25 @@ class Ssd(Unlearner):
                 f"lam={lam} must be 0 or more, and rest_alpha={rest_alpha} goes with reference: all (with 'remaining', "
                 "alpha itself is against what stays)"
             )
-        self.looks_back = not store
         self.threshold = Threshold(alpha, rest_alpha, select_fraction)
-        self.lam, self.require_effect = lam, require_effect
-        self.scales = Scales(
-            Weighing(self.objective, importance, reference == "remaining", store, precision, batch_size)
-        )
-
-    def watch(self, strategy: Strategy, task: Task, ctx: Context) -> None:
-        """Count the task's samples, and measure their importances where they are to be stored."""
-        self.scales.watch(strategy, task.train)
+        how = Weighing(self.objective, importance, reference == "remaining", store, precision, batch_size)
+        super().__init__(how, lam, require_effect)
 
     def check(self, request: Forget) -> None:
         """Refuse a threshold that cannot select anything, with the numbers."""
         if request.past is not None or self.scales.counted:
-            self._refuse_no_op(sum(len(task.train) for task in request.past or ()), len(request.forget))
+            self.size(sum(len(task.train) for task in request.past or ()), len(request.forget))
 
-    def forget(self, strategy: Strategy, request: Forget, ctx: Context) -> None:
-        """Weigh what goes against the reference, choose the threshold, dampen."""
-        gone = request.forget
-        kept = None if self.scales.how.store else remaining(strategy, request)
-        n = self._refuse_no_op(0 if kept is None else len(kept), len(gone))
-        found = self.scales.weigh(strategy, gone, kept, stand_in=request.past is None)
-        alpha = self.threshold.find(found.forget, found.reference, len(gone) / n)
-        done = dampen(dict(strategy.named_parameters()), found.forget, found.reference, alpha, self.lam)
-        done.show_effect(self.require_effect)
-        self.scales.forget(gone, found.forget)
-        for name, value in done.figures().items():
-            ctx.log(name, value)
-        ctx.log("unlearn/samples", found.samples)
-
-    def planned_bytes(self, strategy: Strategy) -> int:
-        """Counts of the classes seen, and what is stored a scalar."""
-        return self.scales.planned_bytes(strategy)
-
-    def state(self) -> State:
-        """Counts by class, and stored importances."""
-        return dict(self.scales.state())
-
-    def load(self, state: State, seen: Sequence[TaskInfo]) -> None:
-        """Take both back."""
-        self.scales.load(state)
-
-    def _refuse_no_op(self, n_kept: int, n_gone: int) -> int:
-        """Look at alpha and n / m before any pass, as soon as n is known; give n."""
-        how, n = self.scales.how, self.scales.size(n_kept, n_gone)
+    def size(self, n_kept: int, n_gone: int) -> int:
+        """Look at alpha and n / m before any pass; give n."""
+        how, n = self.scales.how, super().size(n_kept, n_gone)
         if not how.remaining:
             self.threshold.refuse_no_op(n, n_gone, strict=how.kind != "batch")
         return n
+
+    def threshold_for(self, found: Weighed, n: int, m: int) -> float:
+        """Take alpha, or what stands in its place."""
+        return self.threshold.find(found.forget, found.reference, m / n)
 
 
 class Lfssd(Ssd):

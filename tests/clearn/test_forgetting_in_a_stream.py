@@ -257,3 +257,6 @@ def test_many_runs_forget_by_many_methods_and_go_on_where_they_were(
     assert "another config" in capsys.readouterr().err
     assert cli.main(["unlearn", str(tmp_path / "new/nothing/s0/state"), "--classes", "4", "--method", "nothing"]) == 2
     assert "no folder of them" in capsys.readouterr().err
+    assert cli.main(["unlearn", "old", "--classes", "3", "--method", "nothing,sdd", "out=never"]) == 2
+    assert "did you mean 'ssd'" in capsys.readouterr().err
+    assert not Path("never").exists()

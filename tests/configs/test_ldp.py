@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from clearn.collecting import prepare
-from clearn.commands import cells
 from clearn.config import load, shipped, summary
+from clearn.grids import cells
 from clearn.streams.tables import SOURCES
 
 ROOT = Path(__file__).parents[2]
