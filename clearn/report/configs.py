@@ -24,12 +24,16 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
     """Name the keys on whose values flat configs do not agree, in order of appearance.
 
-    Where a section is off (`budget: null`), its keys are not missing: the section itself is what differs.
+    Where a section is off (`budget: null`), its keys are not missing: the section itself is what differs. A key that is
+    missing says the same as one that is null: an option that is newer than a run is off in it.
     """
 
     def text(config: dict[str, Any], key: str) -> str | None:
-        parents = [key[:at] for at, letter in enumerate(key) if letter == "."]
-        return None if any(parent in config for parent in parents) else value_text(config.get(key, "not set"))
+        if any(key[:at] in config for at, letter in enumerate(key) if letter == "."):
+            return None
+        if key not in config and any(other.startswith(f"{key}.") for other in config):
+            return "a section"
+        return value_text(config.get(key))
 
     keys = dict.fromkeys(key for config in configs for key in config)
     return [key for key in keys if len({text(config, key) for config in configs} - {None}) > 1]

@@ -100,7 +100,7 @@ def by_config(runs: Sequence[R], free: Sequence[str]) -> list[list[R]]:
 def _identity(run: Run, free: Sequence[str]) -> str:
     if not run.config:
         return f"unreadable {run.path}"
-    config = {key: value for key, value in flat(run.config).items() if key not in free}
+    config = {key: value for key, value in flat(run.config).items() if key not in free and value is not None}
     fork = run.environment.get("forked_from")
     after = fork.get("step", True) if isinstance(fork, dict) else bool(fork)
     return json.dumps([config, after, run.steps], sort_keys=True, default=str)

@@ -234,6 +234,14 @@ def test_runs_that_differ_only_in_seeds_are_one_group(tmp_path: Path) -> None:
     assert found.std == pytest.approx(1 / 120)
 
 
+def test_a_key_that_is_null_says_the_same_as_one_that_is_missing(tmp_path: Path) -> None:
+    make(tmp_path / "old", seed=0, stream=STREAM)
+    make(tmp_path / "new", seed=1, stream=STREAM | {"merge": None})
+    make(tmp_path / "merged", seed=1, stream=STREAM | {"merge": [[0, 1]]})
+    assert sorted(group.n for group in grouped(tmp_path)) == [1, 2]
+    assert len({group.setting for group in grouped(tmp_path)}) == 2
+
+
 def test_groups_are_named_by_what_differs(tmp_path: Path) -> None:
     make(tmp_path / "a", "replay", strategy={"name": "replay", "lr": 0.1, "select": "herding"})
     make(tmp_path / "b", "replay", strategy={"name": "replay", "lr": 0.01, "select": "herding"})

@@ -890,10 +890,11 @@ def test_numbers_are_printed_as_promised() -> None:
     assert [signed(value, "percent") for value in (0.0123, -0.0123, 0.0)] == ["+1.2", "-1.2", "0.0"]
 
 
-def test_forked_runs_say_so_beside_runs_that_are_not(tmp_path: Path) -> None:
+def test_forked_runs_say_so_beside_runs_of_the_same_method_that_are_not(tmp_path: Path) -> None:
     for method in ("ssd", "jit"):
         folder = make(tmp_path / method, method)
         (folder / "environment.json").write_text(json.dumps({"forked_from": {"run": "a", "after": 3}}))
-    assert {group.label for group in grouped(tmp_path)} == {"ssd", "jit"}
     make(tmp_path / "retrain", "retrain")
-    assert {group.label for group in grouped(tmp_path)} == {"ssd forked=yes", "jit forked=yes", "retrain"}
+    assert {group.label for group in grouped(tmp_path)} == {"ssd", "jit", "retrain"}
+    make(tmp_path / "whole", "ssd")
+    assert {group.label for group in grouped(tmp_path)} == {"ssd", "ssd forked=yes", "jit", "retrain"}

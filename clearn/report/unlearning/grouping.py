@@ -175,13 +175,15 @@ def _label(kinds: Sequence[Sequence[UnlearningRun]], setting: str) -> list[Unlea
     configs = [{key: value for key, value in flat(kind[0].config).items() if key not in free} for kind in kinds]
     methods = [str(section(kind[0].config, "unlearner").get("name") or kind[0].name) for kind in kinds]
     shared = differing([{k: v for k, v in one.items() if not k.startswith("unlearner.")} for one in configs])
-    forked = {bool(kind[0].environment.get("forked_from")) for kind in kinds}
+    forked = {
+        (method, bool(kind[0].environment.get("forked_from"))) for method, kind in zip(methods, kinds, strict=True)
+    }
     found = []
     for kind, config, method in zip(kinds, configs, methods, strict=True):
         own = differing([other for other, name in zip(configs, methods, strict=True) if name == method])
         options = {key: value_text(config.get(key)) for key in config if key in own or key in shared}
         told_apart = {key: value for key, value in options.items() if key in own}
-        if len(forked) > 1 and kind[0].environment.get("forked_from"):
+        if {(method, True), (method, False)} <= forked and kind[0].environment.get("forked_from"):
             told_apart["forked"] = options["forked"] = "yes"
         if any(not step.rebuilt for run in kind for step in run.figures):
             options["runner.rebuild"] = "no"  # weighed, but not proven to be enough to go on from
