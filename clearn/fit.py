@@ -61,9 +61,17 @@ class Epoch:
         drawn = torch.randint(len(stored), (len(order), count), generator=rng)
         return list(zip(order, drawn, strict=True))
 
-    def batches(self, steps: list[tuple[Tensor, Tensor | None]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Fetch (b, *shape) raw inputs and (b,) int64 labels, step by step; files are decoded ahead by workers."""
-        fresh = self.data.loader(rows for rows, _ in steps)
+    def batches(
+        self, steps: list[tuple[Tensor, Tensor | None]], cuts: torch.Generator | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Fetch (b, *shape) raw inputs and (b,) int64 labels, step by step; files are decoded ahead by workers.
+
+        Args:
+            steps: as drawn.
+            cuts: draws where new samples are cut out of their pictures, if they are; None takes them as stored.
+        """
+        order = (rows for rows, _ in steps)
+        fresh = self.data.loader(order) if cuts is None else self.data.training_loader(order, cuts)
         if self.replay is None:
             yield from fresh
             return
@@ -145,16 +153,17 @@ class Blocks(IterableDataset[Block]):
         epoch: Epoch,
         size: int,
         order: torch.Generator,
+        cuts: torch.Generator | None,
         block: Callable[[Iterable[tuple[Tensor, Tensor]]], Block],
         watch: Watch | None,
     ) -> None:
-        self.epoch, self.size, self.order, self.block, self.watch = epoch, size, order, block, watch
+        self.epoch, self.size, self.order, self.cuts, self.block, self.watch = epoch, size, order, cuts, block, watch
 
     def __iter__(self) -> Iterator[Block]:
         steps = self.epoch.draw(self.order)
         if self.watch is not None:
             self.watch.drawn(steps)
-        batches = self.epoch.batches(steps)
+        batches = self.epoch.batches(steps, self.cuts)
         for _ in range(0, len(steps), self.size):
             yield self.block(islice(batches, self.size))
 
@@ -301,7 +310,8 @@ def fit(
     def block(batches: Iterable[tuple[Tensor, Tensor]]) -> Block:
         return Block(batches, augment, draws, cost)
 
-    blocks = Blocks(epoch, options.block, rng("order"), block, watch)
+    cuts = None if augment is None else rng("augment/cuts")  # apart from `draws`: workers read ahead
+    blocks = Blocks(epoch, options.block, rng("order"), cuts, block, watch)
     asked: Any = loss or module.losses  # whatever is trained without a loss has its own
     phase = Phase(module, asked, recipe, beside, progress, watch, rates, after_step)
     progress.phase(recipe.epochs, len(data) * recipe.epochs)
@@ -340,6 +350,7 @@ class quiet(warnings.catch_warnings):
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # on every machine of a cluster
         warnings.filterwarnings("ignore", message=".*Experiment logs directory.*")
         warnings.filterwarnings(
             "ignore", message=".*is already in eval mode.*|.*in eval mode at the start of training.*"

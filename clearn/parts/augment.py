@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import UnionType
 from typing import Any
 
@@ -33,12 +33,16 @@ class Augment:
         brightness: b >= 0; each image is scaled by a factor uniform in [max(0, 1 - b), 1 + b].
         resized_crop: (low, high) share of the area, 0 < low <= high <= 1: cut out a box of random place, area
             and aspect ratio (3/4 to 4/3), and enlarge it to the whole image. Not together with `crop`.
+        whole: cut that box out of the picture as its file has it, at every access, and not out of the centre that is
+            kept of it. Needs `resized_crop`, and a data set of pictures with a `size`; they are decoded when they are
+            asked for.
     """
 
     crop: int = 0
     flip: bool = False
     brightness: float = 0.0
     resized_crop: tuple[float, float] | None = None
+    whole: bool = False
 
     def __post_init__(self) -> None:
         wrong = []
@@ -55,6 +59,8 @@ class Augment:
                 )
             if self.crop:
                 wrong.append(f"augment crop={self.crop} and resized_crop both cut the image: give one of the two")
+        if self.whole and self.resized_crop is None:
+            wrong.append("augment whole=True says where resized_crop cuts: give that, or leave whole out")
         if wrong:
             raise ConfigError("\n".join(wrong))
 
@@ -72,6 +78,7 @@ class Augment:
         Returns:
             (b, C, H, W) uint8.
         """
+        assert not self.whole, "whole pictures are cut where they are decoded; see `on_batches`"
         assert (inputs.dtype, inputs.ndim) == (torch.uint8, 4), f"images expected, got {inputs.dtype} {inputs.shape}"
         if not len(inputs):
             return inputs
@@ -97,6 +104,10 @@ class Augment:
             inputs = brighten(inputs, factors.to(inputs.device))
         return inputs
 
+    def on_batches(self) -> Augment:
+        """What is left to do once whole pictures are cut."""
+        return replace(self, resized_crop=None, whole=False) if self.whole else self
+
 
 PRESETS: dict[str, Augment | None] = {
     "none": None,
@@ -104,6 +115,7 @@ PRESETS: dict[str, Augment | None] = {
     "crop_flip": Augment(crop=4, flip=True),
     "cifar": Augment(crop=4, flip=True, brightness=63 / 255),  # the chain of the PyCIL line of work
     "imagenet": Augment(flip=True, resized_crop=(0.08, 1.0)),
+    "pilot": Augment(flip=True, resized_crop=(0.05, 1.0), whole=True),  # of methods on pretrained vision transformers
 }
 
 KINDS: dict[str, tuple[type | UnionType, str]] = {  # of the fields, for options that come from a config
@@ -111,6 +123,7 @@ KINDS: dict[str, tuple[type | UnionType, str]] = {  # of the fields, for options
     "flip": (bool, "true or false"),
     "brightness": (int | float, "a number"),
     "resized_crop": (list | tuple, "two shares of the area, as in [0.08, 1.0]"),
+    "whole": (bool, "true or false"),
 }
 
 

@@ -99,7 +99,7 @@ class Relabelled(Samples):
     def __init__(self, base: Samples, labels: Tensor) -> None:
         assert labels.shape == base.labels.shape
         self.base, self.labels = base, labels
-        self.in_memory, self.workers = base.in_memory, base.workers
+        self.in_memory, self.workers, self.varied = base.in_memory, base.workers, base.varied
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -111,6 +111,9 @@ class Relabelled(Samples):
 
     def fetch(self, index: Tensor) -> Tensor:
         return self.base.fetch(index)
+
+    def fetch_varied(self, index: Tensor, seeds: Tensor) -> Tensor:
+        return self.base.fetch_varied(index, seeds)
 
     def take(self, index: Tensor) -> Relabelled:
         return Relabelled(self.base.take(index), self.labels[index])

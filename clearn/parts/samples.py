@@ -7,7 +7,7 @@ vectors). Letters used below: n samples, b of them in a batch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -35,11 +35,13 @@ class Samples(ABC):
         labels: (n,) int64.
         in_memory: whether `fetch` costs no more than copying the rows.
         workers: processes that decode ahead in `loader`, 0 = decode where asked.
+        varied: whether `fetch_varied` reads something else at each access: another cut of the picture.
     """
 
     labels: Tensor
     in_memory: bool = True
     workers: int = 0
+    varied: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -66,6 +68,26 @@ class Samples(ABC):
         """Yield (inputs, labels) for each index batch (b,) int64 of `order`."""
         for index in order:
             yield self.fetch(index), self.labels[index]
+
+    def fetch_varied(self, index: Tensor, seeds: Tensor) -> Tensor:
+        """Read rows as `fetch` does, but cut at random where samples are `varied`.
+
+        Args:
+            index: (b,) int64.
+            seeds: (b,) int64; all that a row's cut depends on beside the picture.
+        """
+        return self.fetch(index)
+
+    def training_loader(self, order: Iterable[Tensor], rng: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield as `loader` does; of `varied` samples a new cut of each row, whatever the number of workers.
+
+        Args:
+            order: index batches (b,) int64.
+            rng: draws one seed a row, for these samples alone.
+        """
+        if not self.varied:
+            return self.loader(order)
+        return _decode_ahead(self, ((rows, torch.randint(2**62, rows.shape, generator=rng)) for rows in order))
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (inputs, labels) in row order, `size` rows at a time; the last batch may be shorter."""
@@ -117,7 +139,8 @@ class TensorSamples(Samples):
 class DatasetSamples(Samples):
     """Rows of a data set too large for memory, decoded at each access.
 
-    Decoding must not draw random numbers: augmentation works on batches, and a row always reads the same.
+    Decoding must not draw random numbers: augmentation works on batches, and a row always reads the same. What is cut
+    out of whole pictures at random is a matter of `CutSamples`.
 
     Args:
         dataset: item i is (input, anything else), all inputs uint8 (or float32) tensors of one shape; labels
@@ -157,14 +180,7 @@ class DatasetSamples(Samples):
         if not len(index):
             return torch.empty((0, *self.shape), dtype=self.dtype)
         rows = self.index[index].tolist()
-        inputs = [self._decode(row) for row in rows]
-        for row, x in zip(rows, inputs, strict=True):
-            if x.shape != inputs[0].shape or x.dtype != inputs[0].dtype:
-                raise DataError(
-                    f"item {row} is {x.dtype} {tuple(x.shape)}, but item {rows[0]} is {inputs[0].dtype} "
-                    f"{tuple(inputs[0].shape)}: resize or convert all items alike in the data set's transform"
-                )
-        return torch.stack(inputs)
+        return _stacked(rows, [self._decode(row) for row in rows])
 
     def take(self, index: Tensor) -> DatasetSamples:
         return DatasetSamples(self.dataset, self.index[index], self.labels[index], self.workers)
@@ -189,6 +205,51 @@ class DatasetSamples(Samples):
         return x
 
 
+class Cuttable(Indexed, Protocol):
+    """A data set of pictures that gives a centre as item i, and other cuts of the picture where asked."""
+
+    def cut(self, index: int, seed: int) -> Tensor:
+        """Cut item `index` at random, as `seed` alone decides: shape and dtype as those of the item itself."""
+
+
+class CutSamples(DatasetSamples):
+    """Pictures decoded at each access: the centre for looking at them, another cut each time for training.
+
+    Args:
+        dataset: of pictures.
+        index: as of `DatasetSamples`.
+        labels: likewise.
+        workers: likewise.
+    """
+
+    dataset: Cuttable
+    varied = True
+
+    def __init__(self, dataset: Cuttable, index: Tensor, labels: Tensor, workers: int = 0) -> None:
+        super().__init__(dataset, index, labels, workers)
+
+    def fetch_varied(self, index: Tensor, seeds: Tensor) -> Tensor:
+        if not len(index):
+            return self.fetch(index)
+        rows = self.index[index].tolist()
+        return _stacked(rows, [self.dataset.cut(*which) for which in zip(rows, seeds.tolist(), strict=True)])
+
+    def take(self, index: Tensor) -> CutSamples:
+        return CutSamples(self.dataset, self.index[index], self.labels[index], self.workers)
+
+
+def _stacked(rows: list[int], inputs: list[Tensor]) -> Tensor:
+    """Stack items that must be alike; `rows` are their numbers in the data set."""
+    for row, x in zip(rows, inputs, strict=True):
+        if x.shape != inputs[0].shape or x.dtype != inputs[0].dtype:
+            raise DataError(
+                f"item {row} is {x.dtype} {tuple(x.shape)}, but item {rows[0]} is {inputs[0].dtype} "
+                f"{tuple(inputs[0].shape)}: resize or convert all items alike in the data set's transform, "
+                "or, in a stream of files, give size: 224, say"
+            )
+    return torch.stack(inputs)
+
+
 class _Concat(Samples):
     """Samples of several kinds, one after the other; row i here is row `index[i]` of their concatenation."""
 
@@ -199,6 +260,7 @@ class _Concat(Samples):
         self.ends = torch.tensor([len(part) for part in parts]).cumsum(0)  # (parts,) row after each part's last
         self.labels = torch.cat([part.labels for part in parts])[index]
         self.workers = max(part.workers for part in parts)
+        self.varied = any(part.varied for part in parts)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -209,12 +271,19 @@ class _Concat(Samples):
         return self.parts[0].dtype
 
     def fetch(self, index: Tensor) -> Tensor:
+        return self._gathered(index, lambda part, rows, _: part.fetch(rows))
+
+    def fetch_varied(self, index: Tensor, seeds: Tensor) -> Tensor:
+        return self._gathered(index, lambda part, rows, mine: part.fetch_varied(rows, seeds[mine]))
+
+    def _gathered(self, index: Tensor, read: Callable[[Samples, Tensor, Tensor], Tensor]) -> Tensor:
+        """Have each part read its rows; `read` is given the part, its own rows, and (b,) bool which of all they are."""
         rows = self.index[index]  # (b,)
         owner = torch.bucketize(rows, self.ends, right=True)  # (b,) which part holds the row
         inputs = torch.empty((len(rows), *self.shape), dtype=self.dtype)
         for k in owner.unique().tolist():
             mine = owner == k
-            inputs[mine] = self.parts[k].fetch(rows[mine] - (self.ends[k] - len(self.parts[k])))
+            inputs[mine] = read(self.parts[k], rows[mine] - (self.ends[k] - len(self.parts[k])), mine)
         return inputs
 
     def take(self, index: Tensor) -> _Concat:
@@ -225,13 +294,15 @@ class _Concat(Samples):
 
 
 class _Batches(Dataset[tuple[Tensor, Tensor]]):
-    """Whole batches as items, so that a worker fetches a batch at once."""
+    """Whole batches as items, so that a worker fetches a batch at once; with seeds beside the rows, at random."""
 
     def __init__(self, samples: Samples) -> None:
         self.samples = samples
 
-    def __getitem__(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        return self.samples.fetch(index), self.samples.labels[index]
+    def __getitem__(self, asked: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        if isinstance(asked, Tensor):
+            return self.samples.fetch(asked), self.samples.labels[asked]
+        return self.samples.fetch_varied(*asked), self.samples.labels[asked[0]]
 
 
 def concat(parts: Sequence[Samples]) -> Samples:
@@ -263,7 +334,7 @@ def concat(parts: Sequence[Samples]) -> Samples:
     return _Concat(filled, torch.arange(sum(len(part) for part in filled)))
 
 
-def _decode_ahead(samples: Samples, order: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+def _decode_ahead(samples: Samples, order: Iterable[Tensor | tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
     """Read index batches through a DataLoader, in order, with `samples.workers` processes."""
     # A generator of its own: a DataLoader without one draws a seed from torch's global generator.
     return iter(

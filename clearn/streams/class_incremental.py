@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from clearn.errors import ConfigError, DataError
+from clearn.parts.augment import Augment as BatchAugment
 from clearn.parts.augment import augment as find_augment
 from clearn.parts.columns import Column
 from clearn.parts.samples import Samples
 from clearn.stream import Facts, Probe, Stream, Task, TaskInfo
 from clearn.streams.datasets import DataSet, Options, load
+from clearn.streams.datasets.images import cut_at_random
 from clearn.streams.datasets.merging import Groups, merged
 from clearn.streams.datasets.record import relabel
 
@@ -138,6 +140,8 @@ def build(
     per_class_train: int | None = None,
     per_class_test: int | None = None,
     size: int | None = None,
+    resize: int | None = None,
+    resample: str = "bilinear",
     file: str | None = None,
     test_file: str | None = None,
     label: str = "label",
@@ -161,7 +165,9 @@ def build(
         rgb: repeat grey images to three channels.
         per_class_train: keep the first this many training samples of each class.
         per_class_test: likewise of the test samples.
-        size: of data: folder; the shorter side is resized to it and the centre cut out.
+        size: of pictures (data: folder, cub, cifar100, ...); the shorter side is resized to it and the centre cut out.
+        resize: the shorter side before a centre of `size` is cut out, as in 256 before 224; null means `size`.
+        resample: how pictures are resized: bilinear or bicubic.
         file: of data: arrays and csv.
         test_file: of data: csv.
         label: name of the label's column of data: csv.
@@ -170,10 +176,11 @@ def build(
         merge: classes into coarser ones, each in exactly one group: [[0, 1, 8], [2, 3]] by the names that the set gives
             them, {name: [...]}, or superclasses, the 20 of CIFAR-100. Which class a training sample had is kept as
             column "class". per_class_train and per_class_test count before the merge.
-        in_memory: bytes up to which data: folder is decoded once and kept.
+        in_memory: bytes up to which pictures are decoded once and kept; what is cut at random out of whole ones is not.
         download: let torchvision download a set that is missing.
-        workers: processes that decode images of a large folder.
+        workers: processes that decode pictures which are not kept.
     """
+    change = find_augment(augment)
     options = Options(
         name=data,
         root=root,
@@ -182,12 +189,14 @@ def build(
         label=label,
         columns=columns,
         size=size,
+        resize=resize,
+        resample=resample,
         pad=pad,
         rgb=rgb,
         per_class_train=per_class_train,
         per_class_test=per_class_test,
         normalise=normalise,
-        in_memory=in_memory,
+        in_memory=0 if change is not None and change.whole else in_memory,
         download=download,
         workers=workers,
     )
@@ -206,7 +215,10 @@ def cut(
 ) -> ClassIncremental:
     """Cut a data set that was read before into tasks; arguments as in `build`."""
     data = data if merge is None else merged(data, merge)
-    return ClassIncremental(data, increment, base, order_seed, find_augment(augment))
+    change = find_augment(augment)
+    if change is not None and change.whole and change.resized_crop is not None:
+        data, change = cut_at_random(data, change.resized_crop), change.on_batches()
+    return ClassIncremental(data, increment, base, order_seed, change)
 
 
 def split(classes: int, increment: int | list[int], base: int = 0) -> list[int]:
@@ -272,6 +284,11 @@ def random_state(seed: int) -> np.random.RandomState:
 
 
 def check_augment(data: DataSet, augment: Augment | None) -> None:
-    """Refuse to augment vectors."""
+    """Refuse to augment vectors, and what `cut` alone arranges."""
     if augment is not None and not data.is_images:
         raise ConfigError(f"augment is for images; data={data.name} holds vectors: take augment: none")
+    if isinstance(augment, BatchAugment) and augment.whole:
+        raise ConfigError(
+            "augment whole=True cuts pictures where they are decoded, and class_incremental streams alone do so: take "
+            "such a stream, or augment: imagenet, which cuts the stored images"
+        )

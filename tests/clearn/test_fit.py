@@ -353,6 +353,9 @@ def test_rates_by_hand() -> None:
     )
     cosine = Recipe(epochs=4, lr=1.0, schedule="cosine")
     assert [cosine.rate(e) for e in range(4)] == pytest.approx([1, (2 + 2**0.5) / 4, 0.5, (2 - 2**0.5) / 4])
+    quarter = Recipe(epochs=20, lr=0.001, schedule="quarter_cosine")
+    assert [quarter.rate(e) for e in (0, 10, 19)] == pytest.approx([1e-3, 1e-3 * 0.683341, 1e-3 * 0.015707], rel=1e-4)
+    assert Recipe(epochs=1, lr=0.5, schedule="quarter_cosine").rate(0) == 0.5
 
 
 def test_parts_learn_at_their_own_rates(context: MakeContext) -> None:

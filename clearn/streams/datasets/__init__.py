@@ -16,6 +16,7 @@ READERS = {
     "digits": published.digits,
     **dict.fromkeys(idx.FAMILIES, idx.load),
     **dict.fromkeys(published.ARCHIVES, published.archive),
+    **dict.fromkeys(images.RELEASES, images.release),
     "folder": images.folder,
     "arrays": arrays.arrays,
     "csv": arrays.table,

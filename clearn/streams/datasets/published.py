@@ -16,6 +16,7 @@ from torch import Tensor
 
 from clearn.errors import DataError
 from clearn.parts.samples import TensorSamples
+from clearn.streams.datasets.images import resized
 from clearn.streams.datasets.record import MOMENTS, DataSet, Options, hold_out, root_of
 
 DIGITS = tuple("0123456789")
@@ -60,7 +61,7 @@ ARCHIVES = {
 
 
 def archive(options: Options) -> DataSet:
-    """Read one of `ARCHIVES` into memory, through torchvision.
+    """Read one of `ARCHIVES` into memory, through torchvision; with `size`, images are resized when asked for.
 
     Raises:
         DataError: the files are not there or damaged, or could not be downloaded.
@@ -79,7 +80,8 @@ def archive(options: Options) -> DataSet:
         with open(root / name, "rb") as file:
             checksums[name] = hashlib.file_digest(file, "sha256").hexdigest()
     classes = DIGITS if options.name == "svhn" else tuple(train.classes)
-    return DataSet(options.name, _samples(train), _samples(test), classes, *MOMENTS[options.name], checksums)
+    samples = resized(_samples(train), _samples(test), options)
+    return DataSet(options.name, *samples, classes, *MOMENTS[options.name], checksums)
 
 
 def _open(kind: str, root: Path, train: bool, options: Options) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clearn.errors import ConfigError, DataError
 from clearn.parts.columns import Column
-from clearn.parts.samples import DatasetSamples, Samples, TensorSamples
+from clearn.parts.samples import CutSamples, DatasetSamples, Samples, TensorSamples
 from clearn.stream import Inputs
 from clearn.streams import DATASETS
 from clearn.streams.places import root_folder
@@ -42,13 +42,18 @@ HALF: Moments = (
     (0.5,),
 )  # for the user's own pixels: fixed, so that a stream never depends on later tasks
 ENDING = {"arrays": ".npz", "csv": ".csv"}
+RELEASED = ("cub", "imagenet_r", "imagenet_a", "objectnet", "omnibenchmark", "vtab")
+PICTURES = ("folder", *RELEASED, "cifar10", "cifar100", "svhn")  # colour photographs, which have no size of their own
+RESAMPLE = ("bilinear", "bicubic")
 NORMALISE = ("auto", "cifar10", "cifar100", "imagenet", "half")
 USES = {  # options that mean something to some sets only
     "file": ("arrays", "csv"),
     "test_file": ("csv",),
     "label": ("csv",),
     "columns": ("arrays", "csv"),
-    "size": ("folder",),
+    "size": PICTURES,
+    "resize": PICTURES,
+    "resample": PICTURES,
     "download": ("fashion_mnist", "mnist", "kmnist", "cifar10", "cifar100", "svhn"),
 }
 
@@ -110,13 +115,15 @@ class Options:
         label: name of the label's column of `csv`.
         columns: of `arrays` and `csv`: arrays of the file, or columns of the table, that are no inputs but say, for
             one, whose a training sample is, so that requests can name their values.
-        size: of `folder`: resize the shorter side to this many pixels and cut out the centre.
+        size: of `PICTURES`: resize the shorter side to this many pixels and cut out the centre.
+        resize: of the same, with `size`: the shorter side before the centre is cut out; None means `size`.
+        resample: of the same, with `size`: bilinear or bicubic.
         pad: zero pixels added on each side of every image.
         rgb: repeat grey images to three channels.
         per_class_train: keep the first this many training samples of each class; None means all.
         per_class_test: likewise of the test samples.
         normalise: one of `NORMALISE`, or {mean: [...], std: [...]} per channel of pixels scaled to 0..1.
-        in_memory: bytes up to which `folder` is decoded once and kept; above, images are decoded on access.
+        in_memory: bytes up to which `PICTURES` are decoded once and kept; above, they are decoded on access.
         download: let torchvision download a set that is missing.
         workers: processes (threads, when decoding into memory) that decode images; 0 means none.
     """
@@ -128,6 +135,8 @@ class Options:
     label: str = "label"
     columns: Sequence[str] | None = None
     size: int | None = None
+    resize: int | None = None
+    resample: str = "bilinear"
     pad: int = 0
     rgb: bool = False
     per_class_train: int | None = None
@@ -147,10 +156,16 @@ class Options:
         for key, least in (("pad", 0), ("workers", 0), ("in_memory", 0)):
             if getattr(self, key) < least:
                 yield f"{key}={getattr(self, key)} must be {least} or more"
-        for key in ("per_class_train", "per_class_test", "size"):
+        for key in ("per_class_train", "per_class_test", "size", "resize"):
             value = getattr(self, key)
             if value is not None and value < 1:
                 yield f"{key}={value} must be 1 or more; leave it out to take everything as it is"
+        if self.resample not in RESAMPLE:
+            yield f"resample={self.resample!r} is not known{nearest(self.resample, RESAMPLE)}"
+        if self.resize is not None and self.size is None:
+            yield f"resize={self.resize} is the shorter side before the centre is cut out: give size, the centre's, too"
+        elif self.resize is not None and self.size is not None and 1 <= self.resize < self.size:
+            yield f"resize={self.resize} must be size={self.size} or more: the centre is cut out of what it gives"
         if self.columns is not None and (not self.columns or len(set(self.columns)) < len(self.columns)):
             yield f"columns={list(self.columns)} must name at least one column, each once; leave it out for none"
         for key, sets in USES.items():
@@ -243,6 +258,8 @@ def _first(labels: Tensor, count: int | None) -> Tensor | None:
 
 def relabel(samples: Samples, labels: Tensor) -> Samples:
     """Give the same inputs other labels (n,) int64; pixels are shared."""
+    if isinstance(samples, CutSamples):
+        return CutSamples(samples.dataset, samples.index, labels, samples.workers)
     if isinstance(samples, DatasetSamples):
         return DatasetSamples(samples.dataset, samples.index, labels, samples.workers)
     assert isinstance(samples, TensorSamples), f"data sets hold no {type(samples).__name__}"
