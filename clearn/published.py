@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PARAMETER_BYTES = 4
 MIB = 2**20
 CIFAR, IMAGENET = (3, 32, 32), (3, 224, 224)
-CIFAR_NETS = ("convnet2", "resnet14", "resnet20", "resnet26", "resnet32")
+CIFAR_NETS = ("convnet2", "resnet14", "resnet20", "resnet26", "resnet32", "cosine_resnet32")
 """Backbones that are counted on 32x32 images; all others are counted on 224x224."""
 
 

@@ -34,11 +34,14 @@ class Blueprint:
         stages: builders of the groups, in order: stem, stage 1, ..., last stage with pooling. Each call gives
             a fresh module; fresh weights are drawn from torch's global generator, pretrained ones are copied
             and draw nothing.
+        first_stage: the group with which the stages of feature maps begin: 1 after a stem, 0 without one; None where
+            what lies between the groups is not known to be maps (b, c, h, w).
     """
 
     name: str
     width: int
     stages: tuple[Builder, ...]
+    first_stage: int | None = None
 
     def whole(self) -> nn.Sequential:
         """Build all groups, in order: normalised inputs (b, *shape) -> features (b, width)."""
@@ -92,18 +95,18 @@ def blueprint(name: str, inputs: Inputs, pretrained: str | bool = False) -> Blue
 
             _fresh_only(name, pretrained)
             channels, *_ = _image(name, inputs, convnet.LEAST[name])
-            return Blueprint(name, convnet.WIDTHS[name], convnet.stages(name, channels))
-        case "resnet8" | "resnet14" | "resnet20" | "resnet26" | "resnet32":
+            return Blueprint(name, convnet.WIDTHS[name], convnet.stages(name, channels), first_stage=0)
+        case "resnet8" | "resnet14" | "resnet20" | "resnet26" | "resnet32" | "cosine_resnet32":
             from clearn.parts.backbones import cifar_resnet
 
             _fresh_only(name, pretrained)
             channels, *_ = _image(name, inputs)
-            return Blueprint(name, cifar_resnet.WIDTH, cifar_resnet.stages(name, channels))
+            return Blueprint(name, cifar_resnet.WIDTH, cifar_resnet.stages(name, channels), first_stage=1)
         case "resnet10" | "resnet18" | "resnet34" | "resnet50":
             from clearn.parts.backbones import imagenet_resnet
 
             builders = imagenet_resnet.stages(name, _image(name, inputs), pretrained)
-            return Blueprint(name, imagenet_resnet.WIDTHS[name], builders)
+            return Blueprint(name, imagenet_resnet.WIDTHS[name], builders, first_stage=1)
         case _ if name.startswith("timm/"):
             from clearn.parts.backbones import timm_models
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 BACKBONES: dict[str, str] = {
     "convnet2": "two 3x3 convolution blocks, 64 features; 38,976 parameters on 3 channels; images from 4x4",
     "convnet4": "four convolution blocks, 512 features; 906,240 parameters on 3 channels; images from 31x31",
+    "cosine_resnet32": "resnet32 of UCIR and PODNet, 64 features of either sign; 466,256 parameters",
     "mlp": "flatten, then two layers of 100 ReLU units; images or vectors",
     "resnet10": "ImageNet ResNet, basic blocks 1-1-1-1, 512 features; 4.9 million parameters",
     "resnet8": "CIFAR ResNet, 1 block per stage, 64 features; 74,640 parameters",

@@ -22,6 +22,7 @@ from clearn.parts.backbones.cifar_resnet import BasicBlock
 from clearn.parts.backbones.names import BACKBONES
 from clearn.parts.backbones.normalise import Normalise
 from clearn.parts.backbones.timm_models import Group, content_hash, pretrained_stages
+from clearn.parts.nets import GrowingHead, HeadedNet
 from clearn.state import content_hash as state_hash
 from clearn.stream import Inputs
 
@@ -279,7 +280,7 @@ def test_group_counts_of_the_papers() -> None:
         "convnet2": 2,
         "convnet4": 4,
         "mlp": 2,
-        **dict.fromkeys(("resnet8", "resnet14", "resnet20", "resnet26", "resnet32"), 4),
+        **dict.fromkeys(("resnet8", "resnet14", "resnet20", "resnet26", "resnet32", "cosine_resnet32"), 4),
         **dict.fromkeys(("resnet10", "resnet18", "resnet34", "resnet50"), 5),
     }
 
@@ -287,6 +288,61 @@ def test_group_counts_of_the_papers() -> None:
 def test_resnet8_is_one_block_a_stage() -> None:
     # stem 432 + 32, stages 16: 4,608 + 64, 32: 13,824 + 128, 64: 55,296 + 256
     assert params(blueprint("resnet8", CIFAR).whole()) == 464 + 4_672 + 13_952 + 55_552 == 74_640
+
+
+def test_cosine_resnet32_has_two_projections_more_and_signed_features() -> None:
+    net = blueprint("cosine_resnet32", CIFAR).whole()
+    # 1x1 convolutions 16 -> 32 and 32 -> 64, each with a norm
+    assert params(net) == 463_504 + (512 + 64) + (2_048 + 128) == 466_256
+    convolutions = [part for part in net.modules() if isinstance(part, nn.Conv2d)]
+    assert [part.kernel_size for part in convolutions].count((1, 1)) == 2
+    for part in convolutions:
+        std = math.sqrt(2 / (math.prod(part.kernel_size) * part.out_channels))
+        assert part.weight.std().item() == pytest.approx(std, rel=4 / math.sqrt(2 * part.weight.numel()))
+    with torch.no_grad():
+        features = net.eval()(torch.randn(4, 3, 32, 32))
+    assert features.shape == (4, 64)
+    assert bool((features < 0).any())
+    assert bool((features > 0).any())
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_projected_block_by_hand(signed: bool) -> None:
+    torch.manual_seed(0)
+    block, x = BasicBlock(4, 8, 2, projected=True, signed=signed).double(), torch.randn(3, 4, 7, 7).double()
+    assert block.projection is not None
+    convolution, norm = block.projection
+    assert isinstance(convolution, nn.Conv2d)
+
+    def normed(y: Tensor, layer: nn.Module) -> Tensor:
+        assert isinstance(layer, nn.BatchNorm2d)
+        return F.batch_norm(y, None, None, layer.weight, layer.bias, training=True)
+
+    y = torch.relu(normed(F.conv2d(x, block.conv1.weight, stride=2, padding=1), block.bn1))
+    y = normed(F.conv2d(y, block.conv2.weight, padding=1), block.bn2)
+    y = y + normed(F.conv2d(x, convolution.weight, stride=2), norm)
+    torch.testing.assert_close(block(x), y if signed else torch.relu(y), rtol=1e-12, atol=1e-12)
+    assert BasicBlock(8, 8, 1, projected=True).projection is None
+
+
+def test_maps_after_each_stage() -> None:
+    """Three stages of the CIFAR nets, four of the ImageNet nets, every block of a convnet; never the stem."""
+    shapes = {}
+    for name in ("cosine_resnet32", "resnet14", "resnet18", "convnet2"):
+        net = HeadedNet(images(32), name, False, lambda width: GrowingHead()).eval()
+        with torch.no_grad():
+            features, maps = net.features_and_maps(x := torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8))
+            assert torch.equal(features, net.features(x))
+            torch.testing.assert_close(maps[-1].mean((2, 3)), features)
+        shapes[name] = [tuple(found.shape[1:]) for found in maps]
+    cifar = [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
+    assert shapes == {
+        "cosine_resnet32": cifar,
+        "resnet14": cifar,
+        "resnet18": [(64, 8, 8), (128, 4, 4), (256, 2, 2), (512, 1, 1)],
+        "convnet2": [(64, 16, 16), (64, 8, 8)],
+    }
+    assert blueprint("mlp", CIFAR).first_stage is None
 
 
 def test_memo_2_shares_one_group_less() -> None:
