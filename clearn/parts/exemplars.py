@@ -132,7 +132,7 @@ class Exemplars:
         """
         if self.item_bytes is None:
             raise ValueError(f"items of codec {self.codec.name!r} differ in size: use a fixed-size codec, or `nbytes`")
-        return self.item_bytes + label_dtype(n_classes).itemsize
+        return self.item_bytes + label_dtype(n_classes).itemsize + self._beside_bytes(n_classes)
 
     def groups(self) -> list[tuple[int, int]]:
         """List (label, items) of each group, in order of arrival."""
@@ -223,6 +223,28 @@ class Exemplars:
         labels = torch.tensor([label for label, _ in groups], dtype=label_dtype(n_classes))
         self._labels = labels.repeat_interleave(torch.tensor(sizes, dtype=torch.int64))
 
+    def exchange(
+        self, kept: Tensor, new: Samples, n_classes: int, room: int | None = None, paper: bool = False
+    ) -> None:
+        """Keep some items, in the order given, and store all of `new` after them: for samplers of their own.
+
+        Args:
+            kept: (k,) int64 rows of what is held.
+            new: to be stored; may be empty.
+            n_classes: classes seen; all labels lie below it.
+            room: bytes left for exemplars, None = not limited.
+            paper: whether `room` is in the published counting.
+
+        Raises:
+            BudgetExceeded: when all of it weighs more than `room`; the memory is then unchanged.
+            ValueError: for samples that are not like `inputs`, or labels outside [0, n_classes).
+        """
+        self._check(new, n_classes)
+        shelf = self._shelf.keep(kept).add([inputs for inputs, _ in new.batches(4096)])
+        self._weigh(shelf, n_classes, room, paper)
+        labels = torch.cat([self._labels[kept].long(), new.labels])
+        self._shelf, self._labels = shelf, labels.to(label_dtype(n_classes))
+
     def forget(self, samples: Samples, classes: Sequence[int] = ()) -> int:
         """Throw out what was kept of some samples; what stays keeps its order, and nothing takes the freed place.
 
@@ -241,8 +263,7 @@ class Exemplars:
         if len(own) and not bool(gone.all()):
             gone |= occurring(self.samples(), self.as_read(own))
         if bool(gone.any()):
-            kept = (~gone).nonzero().flatten()
-            self._shelf, self._labels = self._shelf.keep(kept), self._labels[kept]
+            self._keep((~gone).nonzero().flatten())
         return int(gone.sum())
 
     def state(self) -> dict[str, Tensor]:
@@ -272,6 +293,14 @@ class Exemplars:
                 )
             shelf = shelf.load(state, len(labels))
         self._shelf, self._labels = shelf, labels
+
+    def _keep(self, kept: Tensor) -> None:
+        """Keep rows (k,) of what is held, and nothing else."""
+        self._shelf, self._labels = self._shelf.keep(kept), self._labels[kept]
+
+    def _beside_bytes(self, n_classes: int) -> int:
+        """Bytes that an item has beside its input and label when n_classes classes were seen."""
+        return 0
 
     def _check(self, new: Samples, n_classes: int) -> None:
         if (new.shape, new.dtype) != (self.codec.shape, self.codec.dtype):
@@ -333,7 +362,8 @@ class Exemplars:
     def _weigh(self, shelf: Shelf, n_classes: int, room: int | None, paper: bool) -> None:
         needed = len(shelf) * self.paper_bytes
         if not paper:
-            needed = shelf.nbytes + len(shelf) * label_dtype(n_classes).itemsize
+            each = label_dtype(n_classes).itemsize + self._beside_bytes(n_classes)
+            needed = shelf.nbytes + len(shelf) * each
         if room is not None and needed > room:
             asked = f"memory.total={self.options.total}"
             if self.options.per_class is not None:

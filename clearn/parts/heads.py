@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -88,3 +90,21 @@ def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float = 2.
     """
     soft = (teacher_logits / temperature).softmax(1)
     return -(soft * (logits / temperature).log_softmax(1)).sum(1)
+
+
+def open_to(classes: Sequence[int], logits: Tensor) -> Tensor:
+    """Close the other classes' logits, so that a softmax over the result is one over `classes` alone.
+
+    Args:
+        classes: labels that stay.
+        logits: (b, C).
+
+    Returns:
+        (b, C), -inf outside `classes`.
+
+    >>> open_to([0, 2], torch.tensor([[1.0, 5.0, 2.0]])).tolist()
+    [[1.0, -inf, 2.0]]
+    """
+    closed = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
+    closed[list(classes)] = False
+    return logits.masked_fill(closed, -torch.inf)
