@@ -17,8 +17,15 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         elif not prefix and key in SECTIONS and isinstance(value, str):
             found[f"{key}.name"] = value
         else:
-            found[f"{prefix}{key}"] = value
+            found[f"{prefix}{key}"] = _told(value)
     return found
+
+
+def _told(value: Any) -> Any:
+    """Leave out what is null in the mappings of a list, such as `stream.requests`."""
+    if not isinstance(value, list):
+        return value
+    return [{k: v for k, v in one.items() if v is not None} if isinstance(one, dict) else one for one in value]
 
 
 def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
