@@ -23,7 +23,8 @@ class Recipe:
         lr: learning rate of the first epoch.
         milestones: the rate is multiplied by `decay` after that many epochs (schedule "step").
         decay: see milestones.
-        schedule: "step", "cosine" (to 0 over the phase, stepped once an epoch) or "constant".
+        schedule: "step", "cosine" (to 0 over the phase, stepped once an epoch), "quarter_cosine" (along the first
+            quarter of its wave, to 0.016 in the last epoch) or "constant".
         batch_size: samples a step; the last batch of an epoch is kept, however small.
         optimizer: "sgd" (momentum, weight decay, optionally Nesterov), "adam" or "adamw".
         momentum: of SGD.
@@ -35,7 +36,7 @@ class Recipe:
     lr: float = 0.1
     milestones: tuple[int, ...] = ()
     decay: float = 0.1
-    schedule: Literal["step", "cosine", "constant"] = "step"
+    schedule: Literal["step", "cosine", "quarter_cosine", "constant"] = "step"
     batch_size: int = 128
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     momentum: float = 0.9
@@ -83,11 +84,18 @@ class Recipe:
 
         >>> [round(Recipe(epochs=4, lr=1.0, milestones=(2, 3)).rate(e), 4) for e in range(4)]
         [1.0, 1.0, 0.1, 0.01]
+
+        "quarter_cosine" is cos(99 pi e / (200 (E - 1))), as CODA-Prompt's code has it (Smith et al. 2023).
+
+        >>> [round(Recipe(epochs=3, lr=1.0, schedule="quarter_cosine").rate(e), 4) for e in range(3)]
+        [1.0, 0.7126, 0.0157]
         """
         if self.schedule == "constant":
             return self.lr
         if self.schedule == "cosine":
             return self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+        if self.schedule == "quarter_cosine":
+            return self.lr * math.cos(0.495 * math.pi * epoch / max(self.epochs - 1, 1))
         return self.lr * self.decay ** sum(epoch >= milestone for milestone in self.milestones)
 
 

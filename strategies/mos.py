@@ -9,9 +9,9 @@ followed in how strongly a new adapter is tied to them: it merges once a block a
 L + 1 by default, and 1 is the letter of the paper. Old classes' logits are sliced away, not set to -inf, and the head
 grows with the classes.
 
-Carried after T tasks and C classes, in bytes: adapters 4 T L (2dr + r + d), head 4 C (d + 1), prototypes 4 C d, means
-4 C d, covariances up to 4 C d^2 (see clearn.parts.statistics). Which task brought a class follows from the tasks seen.
-The backbone equals its checkpoint and is not carried.
+Carried after T tasks and C classes, in bytes: adapters 4 T L (2dr + r + d) (other forms: clearn.parts.adapters and
+lora), head 4 C (d + 1), prototypes 4 C d, means 4 C d, covariances up to 4 C d^2 (see clearn.parts.statistics). Which
+task brought a class follows from the tasks seen. The backbone equals its checkpoint and is not carried.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from torch.nn.functional import cross_entropy, nll_loss
 
 from clearn.context import Context
 from clearn.errors import ConfigError
-from clearn.parts.adapters import Adapter, AdapterBank
+from clearn.parts.adapters import AdapterBank, AdapterSet, Bank, Store
 from clearn.parts.alignment import Drawn, instance_loss, merge, merge_rate
 from clearn.parts.cosine import Prototypes
 from clearn.parts.frozen_vit import FrozenViT, Vit
 from clearn.parts.heads import Head, grown_head
+from clearn.parts.lora import LoraBank
 from clearn.parts.nets import embed
 from clearn.parts.retrieval import Retrieval, refine, tasks_of, two_stages
 from clearn.parts.statistics import CATEGORIES, Gaussians, Statistics
@@ -45,7 +46,9 @@ class Mos(Strategy):
     Args:
         inputs: what one input of the stream looks like.
         vit: the pretrained backbone.
+        adapter: the paper's bottlenecks beside the MLPs, or LoRA on queries, keys and values (through peft).
         bottleneck: r of the adapters.
+        store: form of the stored adapters; see clearn.parts.adapters for their bytes.
         alpha: rate of one merge with the mean of the stored adapters; 0 lets them run free, 1 keeps the first.
         merges_per_step: merges after each step of the optimiser, done as one; null: L + 1, the strength of the released
             code; 1: the paper.
@@ -67,7 +70,9 @@ class Mos(Strategy):
         self,
         inputs: Inputs,
         vit: Vit = Vit(),
+        adapter: Literal["bottleneck", "lora"] = "bottleneck",
         bottleneck: int = 16,
+        store: Store = "float32",
         alpha: float = 0.1,
         merges_per_step: int | None = None,
         reg: float = 0.1,
@@ -83,8 +88,9 @@ class Mos(Strategy):
         super().__init__(inputs)
         _check(bottleneck, alpha, merges_per_step, reg, head_rate)
         self.vit = FrozenViT(inputs, vit)
-        self.width, self.bottleneck = self.vit.width, bottleneck
-        self.bank = AdapterBank(self.vit.depth, self.width, bottleneck)
+        self.width = self.vit.width
+        kind = LoraBank if adapter == "lora" else AdapterBank
+        self.bank: Bank = kind(self.vit.depth, self.width, bottleneck, store)
         self.prototypes = Prototypes(self.width)
         self.head: Head | None = None
         self.memory: Gaussians = Gaussians(statistics, self.width)
@@ -110,8 +116,7 @@ class Mos(Strategy):
         self.to(ctx.device)
         if len(self.bank) == len(self.seen):
             self.bank.add(self._trained(task, n_old, ctx))
-            squares = [(stored[-1] - stored[0]).square().sum() for stored in self.bank.buffers()]
-            ctx.log("mos/distance_to_first", float(torch.stack(squares).sum().sqrt()))
+            ctx.log("mos/distance_to_first", self.bank.distance(len(self.bank) - 1, 0))
         with ctx.autocast():
             first = embed(self, lambda x: self.vit(x, self.bank.one(0)), task.train, batch=100)
             newest = len(self.bank) - 1
@@ -122,10 +127,10 @@ class Mos(Strategy):
         if n_old:
             self._align(ctx)
 
-    def _trained(self, task: Task, n_old: int, ctx: Context) -> Adapter:
+    def _trained(self, task: Task, n_old: int, ctx: Context) -> AdapterSet:
         """Train A_t and the head by the new classes alone; after each step pull A_t towards the mean of all before."""
         t, head = len(self.bank) - 1, self._head
-        adapter = Adapter(self.vit.depth, self.width, self.bottleneck).to(ctx.device)
+        adapter = self.bank.fresh().to(ctx.device)
         mean, means = self.bank.mean(t) if t else {}, self.memory.means.to(ctx.device)
         if t and self.init == "previous":
             self.bank.take(t - 1, adapter)

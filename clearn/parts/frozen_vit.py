@@ -1,4 +1,4 @@
-"""A pretrained vision transformer that is never trained: stored images in, features out, adapters beside its MLPs.
+"""A pretrained vision transformer that is never trained: stored images in, features out; adapters and prompts beside.
 
 All methods on pretrained models share it. Its weights are bit-identical to their checkpoint, so they are found by
 content hash and neither written nor weighed with what is carried (specs "mos", sections 5 and 7).
@@ -7,6 +7,8 @@ content hash and neither written nor weighed with what is carried (specs "mos", 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,13 +18,16 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torch.utils.hooks import RemovableHandle
 
 from clearn.errors import ConfigError, DataError
 from clearn.parts.adapters import Adapters
 from clearn.parts.backbones.timm_models import aside, check_name, content_hash
+from clearn.parts.prompts import Prefix, Prefixes, attend
 from clearn.stream import Inputs
 
 CLASSIFIER = ("head.", "head_dist.")
@@ -54,21 +59,26 @@ class Vit:
 
 
 class AdaptedBlock(Block):
-    """timm's pre-norm block with a branch beside its MLP; the names of its weights are the same.
+    """timm's pre-norm block with a prefix for its attention and a branch beside its MLP; its weights' names are timm's.
 
     Attributes:
         beside: (b, N, d) -> (b, N, d), or None; set for the time of one forward pass.
+        prefix: likewise.
     """
 
     def __init__(self, *args: object, **options: object) -> None:
         super().__init__(*args, **options)  # type: ignore[arg-type]  # whatever timm gives its blocks
+        self.attn: Attention  # or another of timm's, which then takes no prefix
         self.beside: partial[Tensor] | None = None
+        self.prefix: Prefix | None = None
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """(b, N, d) -> (b, N, d)."""
         assert attn_mask is None, "images have no mask"
         assert not is_causal, "images have no order"
-        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x))))
+        normed = self.norm1(x)
+        attended = self.attn(normed) if self.prefix is None else attend(self.attn, normed, self.prefix)
+        x = x + self.drop_path1(self.ls1(attended))
         y: Tensor = x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
         return y if self.beside is None else y + self.beside(x)
 
@@ -133,26 +143,83 @@ class FrozenViT(nn.Module):
             pixels = interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
         return (pixels - self.mean) / self.std
 
-    def forward(self, inputs: Tensor, adapters: Adapters | None = None) -> Tensor:
+    def forward(self, inputs: Tensor, adapters: Adapters | None = None, prefixes: Prefixes | None = None) -> Tensor:
         """Compute phi(x; A).
 
         Args:
             inputs: (b, c, h, w) raw inputs as stored.
             adapters: what is added beside each MLP; None for the plain network.
+            prefixes: what tokens attend to beside themselves, by block; None for the plain network.
 
         Returns:
             (b, d): what the network hands to its classifier: the class token after the final norm, or what the
             model itself pools where it pools otherwise.
         """
-        blocks: list[AdaptedBlock] = list(self.net.blocks)  # type: ignore[arg-type]
-        for index, block in enumerate(blocks):
-            block.beside = None if adapters is None else partial(adapters.branch, index)
-        try:
-            features: Tensor = self.net.forward_head(self.net.forward_features(self.images(inputs)), pre_logits=True)
-        finally:
-            for block in blocks:
-                block.beside = None
+        with self._hosting(adapters, prefixes):
+            tokens = self.net.forward_features(self.images(inputs))
+        features: Tensor = self.net.forward_head(tokens, pre_logits=True)
         return features
+
+    def prompted(self, inputs: Tensor, tokens: Tensor) -> Tensor:
+        """Let tokens of one's own go through the network, right behind the class token and with its position.
+
+        Args:
+            inputs: (b, c, h, w) raw inputs as stored.
+            tokens: (b, m, d). Each gets the class token's entry of the position embeddings, if that has one.
+
+        Returns:
+            (b, m, d): what became of them, after the final norm.
+        """
+        net, m = self.net, tokens.shape[1]
+        x = net._pos_embed(net.patch_embed(self.images(inputs)))  # (b, 1 + N, d)
+        if net.pos_embed is not None and not net.no_embed_class:
+            tokens = tokens + net.pos_embed[:, :1]
+        x = torch.cat([x[:, :1], tokens, x[:, 1:]], dim=1)
+        x = net.norm(net.blocks(net.norm_pre(x)))
+        out: Tensor = net.fc_norm(x[:, 1 : 1 + m])  # one of both norms is the identity
+        return out
+
+    def cannot_take_tokens(self) -> list[str]:
+        """Say why `prompted` is not for this network: nothing, or one sentence."""
+        if self.net.cls_token is not None:
+            return []
+        return ["this network has no class token, behind which prompts could stand: take another vit.name"]
+
+    def cannot_take_prefixes(self, name: str, blocks: Sequence[int]) -> list[str]:
+        """Say what is wrong with blocks that shall take prefixes: nothing, or one sentence.
+
+        Args:
+            name: of the option that lists them.
+            blocks: from 0.
+        """
+        if not blocks or len(set(blocks)) != len(blocks) or not all(0 <= block < self.depth for block in blocks):
+            return [f"{name}={list(blocks)} must be one or more different blocks in [0, {self.depth - 1}]"]
+        other = {type(block.attn).__name__ for block in self.net.blocks if type(block.attn) is not Attention}
+        return [f"prefixes join timm's plain attention, not {', '.join(other)}: take another vit.name"] if other else []
+
+    @contextmanager
+    def _hosting(self, adapters: Adapters | None, prefixes: Prefixes | None) -> Iterator[None]:
+        """Have the blocks hold adapters and prefixes for one forward pass."""
+        blocks: list[AdaptedBlock] = list(self.net.blocks)  # type: ignore[arg-type]
+        hooks: list[RemovableHandle] = []
+        try:
+            for index, block in enumerate(blocks):
+                if adapters is not None and adapters.at == "qkv":
+                    hooks.append(block.attn.qkv.register_forward_hook(partial(_added, adapters, index)))
+                else:
+                    block.beside = None if adapters is None else partial(adapters.branch, index)
+                block.prefix = None if prefixes is None else prefixes.get(index)
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for block in blocks:
+                block.beside = block.prefix = None
+
+
+def _added(adapters: Adapters, index: int, _: nn.Module, args: tuple[Tensor], projected: Tensor) -> Tensor:
+    """Add a block's branch to its projection: a forward hook."""
+    return projected + adapters.branch(index, args[0])
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,15 @@ SUBJECTS = [
     ("replay", ("memory.codec=png", "stored_per_step=3")),
     ("memo", ("backbone=resnet14", "train_base=false", "zero_corner=true", "memory.selection=random")),
     ("icarl", ("loss=bce", "memory.codec=jpeg:75")),
+    ("ewc", ("form=separate", "fisher=batch", "softmax_over=seen")),
+    ("dark_er", ("beta=0", "logits=final", "memory.codec=png", "stored_per_step=3")),
     ("ranpac", ("ridge=all_seen", "projection.carry=stored")),
     ("ranpac", ("ridge=1e4", "adapt=false")),
     ("mos", ("statistics.mode=multi-centroid", "init=fresh", "merges_per_step=1", "ensemble=false")),
     ("mos", ("later_adapters=false", "statistics.mode=diagonal")),
+    ("mos", ("store=int8", "init=mean", "statistics.mode=full")),
 ]
-NEW_CLASSES_ONLY = ("mos",)  # routes each class to the one task that brought it
+NEW_CLASSES_ONLY = ("ease", "mos", "slca")  # routes each class to the one task that brought it
 
 
 def test_no_strategy_and_no_check_is_missing() -> None:

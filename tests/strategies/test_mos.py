@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from clearn import checks
-from clearn.errors import BudgetExceeded, ConfigError
+from clearn.errors import BudgetExceeded, ConfigError, DataError, StateError
 from clearn.folder import LEDGER, RunFolder
 from clearn.ledger import Budget, account
 from clearn.parts.alignment import Drawn, instance_loss
 from clearn.parts.frozen_vit import Vit
 from clearn.parts.statistics import RIDGE, Statistics
 from clearn.recipe import Recipe
+from clearn.runner import run
 from clearn.state import content_hash, freeze, thaw
 from clearn.stream import Inputs, TaskInfo
 from clearn.streams import from_arrays
@@ -326,6 +332,179 @@ def test_without_later_adapters_the_first_serves_all_tasks_in_one_pass(learned: 
         assert torch.equal(net.eval().predict(images()), again.eval().predict(images()))
 
 
+# --- other adapters, and other forms of storing them
+
+NEEDS_PEFT = pytest.mark.skipif(find_spec("peft") is None, reason="LoRA is trained through peft: clearn[language]")
+FORMS = [
+    ("bottleneck", "float16"),
+    ("bottleneck", "int8"),
+    pytest.param("lora", "float32", marks=NEEDS_PEFT),
+    pytest.param("lora", "int8", marks=NEEDS_PEFT),
+]
+
+
+@pytest.mark.parametrize(("adapter", "store"), FORMS)
+def test_of_any_kind_and_form_stored_sets_stay_and_a_rebuilt_learner_goes_on_alike(
+    learned: Learned, adapter: str, store: str
+) -> None:
+    net, x = mos(adapter=adapter, store=store), images()
+    learned(net, 2)
+    carried = thaw(freeze(net.state(), net.untouched()))
+    again = Mos(INPUTS, TINY, adapter, R, store, first=BRIEF, later=BRIEF, align=ALIGN)  # type: ignore[arg-type]
+    again.load(carried, net.seen)
+    before = [{name: content_hash(value) for name, value in net.bank.tensors(t).items()} for t in (0, 1)]
+    for one in (net, again):
+        learned(one, 3, first=2)
+    with torch.no_grad():
+        assert torch.equal(net.eval().predict(x), again.eval().predict(x))
+    after = [{name: content_hash(value) for name, value in net.bank.tensors(t).items()} for t in (0, 1, 2)]
+    assert after[:2] == before
+    assert len({str(one) for one in after}) == 3
+
+
+@pytest.mark.parametrize(("adapter", "store"), FORMS)
+def test_of_any_kind_and_form_a_new_adapter_begins_as_the_stored_one_and_merges_with_stored_ones(
+    learned: Learned, adapter: str, store: str
+) -> None:
+    net = mos(adapter=adapter, store=store)
+    learned(net, 2)
+    phase = learned(net, 3, first=2, train=False).phases[0]
+    start, own = net.bank.stacked(phase.module[0]), net.bank.tensors(1)
+    assert all(torch.equal(start[name].detach(), own[name]) for name in net.bank.names)
+    for _ in range(200):
+        phase.options["after_step"]()
+    tied = net.bank.stacked(phase.module[0])
+    for name in net.bank.names:
+        torch.testing.assert_close(tied[name].detach(), (net.bank.tensors(0)[name] + own[name]) / 2)
+
+
+@NEEDS_PEFT
+def test_lora_is_retrieved_image_by_image(learned: Learned) -> None:
+    net = mos(adapter="lora")
+    learned(net, 3, train=False)
+    shaken(net)
+    x = images(36)
+    with torch.no_grad():
+        scores = net.predict(x)
+        _, found = net.retrieve(x)
+        alone = torch.cat([net.predict(part) for part in x.split(1)])
+    assert len(found.adapters.unique()) > 1
+    torch.testing.assert_close(scores, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_rounded_adapters_answer_nearly_as_whole_ones(learned: Learned) -> None:
+    whole, x = mos(), images(72)
+    learned(whole, 3)
+    with torch.no_grad():
+        wanted = whole.predict(x)
+        for store in ("float16", "int8"):
+            net = mos(store=store)
+            learned(net, 3)
+            answers = net.predict(x)
+            assert not torch.equal(answers, wanted)
+            torch.testing.assert_close(answers, wanted, rtol=0, atol=0.05)  # of scores that sum to 2
+
+
+# --- what the ledger says
+
+
+def weights_of(mode: str, d: int, depth: int, r: int, n_tasks: int, counts: list[int]) -> dict[str, int]:
+    """The formulas of the spec's section 5, in bytes, for `counts` samples of each class."""
+    c = len(counts)
+    covariances = {
+        "full": 4 * c * d * d,
+        "packed": 2 * c * d * (d + 1),
+        "thin": 4 * d * sum(min(n, d) for n in counts),
+        "diagonal": 4 * c * d,
+        "exact": sum(4 * d * n if 4 * d * n < 2 * d * (d + 1) else 2 * d * (d + 1) for n in counts),
+        "multi-centroid": 4 * c * d,  # of one centroid a class
+    }
+    return {
+        "adapters": 4 * n_tasks * depth * (2 * d * r + r + d),
+        "head": 4 * c * (d + 1),
+        "prototypes": 4 * c * d,
+        "means": 4 * c * d,
+        "covariances": covariances[mode],
+    }
+
+
+def test_the_formulas_give_the_specs_table() -> None:
+    cifar = {mode: weights_of(mode, 768, 12, 16, 20, [500] * 100) for mode in ("full", "packed", "thin", "diagonal")}
+    assert list(cifar["full"].values()) == [24_345_600, 307_600, 307_200, 307_200, 235_929_600]
+    assert cifar["packed"]["covariances"] == 118_118_400
+    assert cifar["thin"]["covariances"] == 153_600_000
+    assert cifar["diagonal"]["covariances"] == 307_200
+    cub = weights_of("thin", 768, 12, 16, 20, [47] * 150 + [47] * 50 + [30])  # 9,430 images
+    assert cub["covariances"] == 28_968_960
+    birds = weights_of("full", 768, 12, 16, 20, [47] * 200)
+    assert list(birds.values()) == [24_345_600, 615_200, 614_400, 614_400, 471_859_200]
+    renditions = weights_of("packed", 768, 12, 16, 10, [120] * 200)
+    assert (renditions["adapters"], renditions["covariances"]) == (12_172_800, 236_236_800)
+
+
+@pytest.mark.parametrize("mode", ["full", "packed", "thin", "exact", "diagonal", "multi-centroid"])
+def test_a_run_s_ledger_says_what_the_formulas_do(mode: str) -> None:
+    options = (f"statistics.mode={mode}", "statistics.centroids=1", "bottleneck=2")
+    found = RunFolder(checks.trace(checks.experiment(checks.subject("mos", options))).path)
+    ledger = [row for row in found.rows(LEDGER) if row["kind"] == "bytes"]
+    vit = sum(value.nbytes for value in mos().vit.state_dict().values())  # fresh weights are carried
+    for step in (1, 2, 3):
+        rows = {(row["owner"], row["category"]): row["bytes"] for row in ledger if row["step"] == step}
+        wanted, c = weights_of(mode, D, L, 2, step, [12] * 2 * step), 2 * step
+        ranks = 2 * c if mode in ("thin", "exact") else 0  # how many rows each factor has
+        assert rows == {
+            ("model", "params"): wanted["adapters"] + vit,
+            ("model", "head"): wanted["head"],
+            ("model", "prototypes"): wanted["prototypes"],
+            ("memory", "prototypes"): wanted["means"],
+            ("memory", "covariances"): wanted["covariances"] + c + ranks,  # a byte a class says its form
+            ("memory", "index"): c,
+        }
+
+
+# --- the checkpoint
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A checkpoint in timm's layout."""
+    return write_weights(tmp_path / "weights.safetensors", 0)
+
+
+def write_weights(path: Path, seed: int) -> Path:
+    torch.manual_seed(seed)
+    save_file(timm.create_model("test_vit", pretrained=False).state_dict(), path)
+    return path
+
+
+def on(weights: Path) -> checks.Subject:
+    return checks.subject("mos", (f"vit.weights={weights}", "vit.image_size=16", "bottleneck=2", "align.batch_size=8"))
+
+
+def test_the_checkpoint_is_neither_written_nor_weighed_and_a_stopped_run_ends_the_same(weights: Path) -> None:
+    what = checks.experiment(on(weights))
+    undisturbed, stopped = checks.trace(what), checks.trace(what, until=2)
+    run(what, stopped.path)
+    checks.assert_same(undisturbed, checks.read_trace(stopped.path), "undisturbed", "resumed", "the state lacks a part")
+    folder = RunFolder(undisturbed.path)
+    held = {row["category"]: row["bytes"] for row in folder.rows(LEDGER) if row["step"] == 3 and row["kind"] == "bytes"}
+    assert held["params"] == 4 * 3 * L * (2 * D * 2 + 2 + D)  # the adapters alone
+    assert held["shared_pretrained"] > 1_000_000
+    assert folder.state_path(3).stat().st_size < 150_000
+
+
+def test_a_missing_or_changed_checkpoint_at_resume_is_named(weights: Path) -> None:
+    stopped = checks.trace(checks.experiment(on(weights)), until=1)
+    away = shutil.move(weights, weights.with_name("elsewhere.safetensors"))
+    with pytest.raises(DataError, match=r"vit\.weights=.*weights\.safetensors"):
+        run(checks.experiment(on(weights)), stopped.path)
+    write_weights(weights, 1)
+    with pytest.raises(StateError, match="the checkpoint was changed or replaced"):
+        run(checks.experiment(on(weights)), stopped.path)
+    shutil.move(away, weights)
+    run(checks.experiment(on(weights)), stopped.path)
+
+
 # --- budgets and bad input
 
 
@@ -363,6 +542,36 @@ def test_classes_of_one_sample_are_learned(learned: Learned, mode: str) -> None:
     with torch.no_grad():
         assert bool(torch.isfinite(net.predict(x)).all())
     assert net.memory.classes == [0, 1, 2, 3]
+
+
+def test_tasks_of_one_class_and_fewer_than_five_classes_are_learned(learned: Learned) -> None:
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.arange(4).repeat_interleave(6)
+    x = torch.randint(0, 256, (24, 3, 8, 8), generator=rng, dtype=torch.uint8)
+    stream = from_arrays(x, labels, x, labels, increment=[1, 2, 1], layout="NCHW")
+    net = mos()
+    for done, n_classes in ((1, 1), (2, 3), (3, 4)):
+        phases = learned(net, done, stream, first=done - 1).phases
+        assert len(phases) == (1 if done == 1 else 2)
+        with torch.no_grad():
+            scores = net.eval().predict(x)
+        assert scores.shape == (24, n_classes)
+        torch.testing.assert_close(scores.sum(1), torch.full((24,), 2.0))
+    found = checks.trace(checks.experiment(checks.subject("mos"), stream))  # all metrics of a whole run
+    assert len(found.hashes) == 3
+
+
+@pytest.mark.parametrize("size", [15, 40])
+def test_an_image_size_that_the_patches_do_not_divide_is_refused(size: int) -> None:
+    with pytest.raises(ConfigError, match=rf"image_size={size} must be a multiple of the patches .*: write "):
+        Mos(INPUTS, Vit("test_vit", weights=False, image_size=size))
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file(timm.create_model("test_vit2", pretrained=False).state_dict(), path)
+    with pytest.raises(DataError, match=r"other\.safetensors does not hold the weights of test_vit"):
+        Mos(INPUTS, Vit("test_vit", str(path), 16))
 
 
 def test_wrong_options_are_refused_together() -> None:

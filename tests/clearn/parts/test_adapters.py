@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clearn.parts.adapters import DROPOUT, SCALE, Adapter, AdapterBank
+from clearn.parts.adapters import DROPOUT, SCALE, Adapter, AdapterBank, Store, quantised
 from clearn.state import content_hash
 
 torch.set_num_threads(1)
@@ -135,3 +135,98 @@ def test_a_bank_is_rebuilt_by_growing_and_loading() -> None:
     x = torch.randn(2, 3, 6)
     which = torch.tensor([1, 0])
     assert torch.equal(again.select(which).branch(0, x), bank.select(which).branch(0, x))
+
+
+# --- other forms than float32
+
+
+def stored_as(form: Store, n: int, depth: int = 2, width: int = 6, bottleneck: int = 3) -> AdapterBank:
+    bank = AdapterBank(depth, width, bottleneck, form)
+    for seed in range(n):
+        bank.grow()
+        bank.add(trained(depth, width, bottleneck, seed))
+    return bank
+
+
+@pytest.mark.parametrize(("form", "n_bytes"), [("float32", 24_345_600), ("float16", 12_172_800), ("int8", 6_394_368)])
+def test_forms_weigh_what_their_formulas_say(form: Store, n_bytes: int) -> None:
+    numbers, depth, t = 304_320, 12, 20  # ViT-B, r = 16: the spec's section 5
+    formula = {"float32": 4 * t * numbers, "float16": 2 * t * numbers}
+    formula["int8"] = 2 * numbers + (t - 1) * (numbers + 4 * 4 * depth)
+    assert formula[form] == n_bytes
+    bank = AdapterBank(depth, 768, 16, form)
+    for _ in range(t):
+        bank.grow()
+    assert sum(value.nbytes for value in bank.state_dict().values()) == n_bytes
+
+
+def test_float16_is_rounded_once() -> None:
+    bank, raw = stored_as("float16", 2), trained(2, 6, 3, 1)
+    for name, value in bank.tensors(1).items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, getattr(raw, name).detach().half().float())
+    again = stored_as("float16", 2)
+    fresh = Adapter(2, 6, 3)
+    bank.take(1, fresh)
+    again.add(fresh)
+    assert all(torch.equal(a, b) for a, b in zip(bank.buffers(), again.buffers(), strict=True))
+
+
+def test_int8_keeps_differences_to_the_first_set_to_half_a_step_of_each_block() -> None:
+    bank, raw = stored_as("int8", 3), [trained(2, 6, 3, seed) for seed in range(3)]
+    first = {name: value.detach().half().float() for name, value in raw[0].named_parameters()}
+    assert all(torch.equal(value, first[name]) for name, value in bank.tensors(0).items())
+    for t in (1, 2):
+        for name, value in bank.tensors(t).items():
+            delta = getattr(raw[t], name).detach() - first[name]
+            for block in (0, 1):
+                step = float(delta[block].abs().max()) / 127
+                error = (value - getattr(raw[t], name).detach())[block].abs().max()
+                assert float(error) <= step * (0.5 + 1e-4)
+                assert float(bank.get_buffer(f"{name}_scale")[t - 1, block]) == pytest.approx(step)
+    assert float(bank.up_delta.abs().max()) == 127
+
+
+def test_a_difference_of_nothing_is_kept_as_nothing() -> None:
+    delta, scale = quantised(torch.zeros(2, 3, 4))
+    assert not delta.any()
+    assert not scale.any()
+    delta, scale = quantised(torch.tensor([[1.0, -254.0], [0.0, 0.0]]))  # a step is 2: 1 is half of it, and even
+    assert delta.tolist() == [[0, -127], [0, 0]]
+    assert scale.tolist() == [2.0, 0.0]
+
+
+@pytest.mark.parametrize("form", ["float16", "int8"])
+def test_of_other_forms_each_image_goes_through_its_own_set_as_read_back(form: Store) -> None:
+    for n in (1, 3):
+        bank = stored_as(form, n)
+        x, which = torch.randn(5, 4, 6), torch.tensor([2, 0, 1, 0, 2]).clamp(max=n - 1)
+        for block in (0, 1):
+            routed = bank.select(which).branch(block, x)
+            for i, t in enumerate(which.tolist()):
+                fresh = Adapter(2, 6, 3).eval()
+                bank.take(t, fresh)
+                torch.testing.assert_close(routed[i : i + 1], fresh.branch(block, x[i : i + 1]))
+                torch.testing.assert_close(bank.one(t).branch(block, x[i : i + 1]), fresh.branch(block, x[i : i + 1]))
+
+
+@pytest.mark.parametrize("form", ["float16", "int8"])
+def test_of_other_forms_stored_bytes_stay_and_a_bank_is_rebuilt(form: Store) -> None:
+    bank = stored_as(form, 2)
+    before = {name: content_hash(value) for name, value in bank.state_dict().items()}
+    mean = {name: value.clone() for name, value in bank.mean(2).items()}
+    bank.grow()
+    assert not any(value.any() for value in bank.tensors(2).values()) or form == "int8"
+    bank.add(trained(2, 6, 3, 2))
+    kept = {name: value[: len(value) - 1] for name, value in bank.state_dict().items()}
+    for name in bank.names:
+        if form == "int8":
+            kept[name] = bank.get_buffer(name)  # the first set alone
+    assert {name: content_hash(value) for name, value in kept.items()} == before
+    assert all(torch.equal(value, mean[name]) for name, value in bank.mean(2).items())
+    again = AdapterBank(2, 6, 3, form)
+    for _ in range(3):
+        again.grow()
+    again.load_state_dict(copy.deepcopy(bank.state_dict()))
+    for t in range(3):
+        assert all(torch.equal(value, bank.tensors(t)[name]) for name, value in again.tensors(t).items())

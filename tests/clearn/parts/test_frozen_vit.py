@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from clearn.errors import ConfigError, DataError
 from clearn.parts.adapters import Adapter, AdapterBank
 from clearn.parts.frozen_vit import FrozenViT, Vit
+from clearn.parts.prompts import Prefix
 from clearn.state import content_hash
 from clearn.stream import Inputs
 
@@ -130,6 +131,127 @@ def test_a_branch_that_fails_leaves_the_network_plain() -> None:
     with pytest.raises(RuntimeError):
         vit(x, Adapter(6, 32, 4))  # of another width
     assert torch.equal(vit(x), plain)
+
+
+def prefixes(*blocks: int, n: int = 4, rows: int = 3, width: int = 64) -> dict[int, Prefix]:
+    rng = torch.Generator().manual_seed(2)
+    return {
+        block: Prefix(*torch.randn(2, n, rows, width, generator=rng).mul(3).unbind())  # enough to be attended to
+        for block in blocks
+    }
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_vit2", "vit_small_patch14_dinov2", "vit_tiny_patch16_224"])
+def test_an_empty_prefix_gives_the_plain_network(name: str) -> None:
+    vit = fresh(options=Vit(name, False, 28 if "dino" in name else 32))
+    empty = prefixes(0, 3, rows=0, width=vit.width)
+    torch.testing.assert_close(vit(images(), prefixes=empty), vit(images()), rtol=1e-6, atol=1e-6)
+    assert torch.equal(vit(images(), prefixes={}), vit(images()))
+
+
+def test_each_image_attends_to_its_own_prefix_in_the_blocks_that_have_one() -> None:
+    vit, x, both = fresh(), images(), prefixes(1, 4)
+    together = vit(x, prefixes=both)
+    alone = torch.cat(
+        [
+            vit(x[i : i + 1], prefixes={b: Prefix(p.keys[i : i + 1], p.values[i : i + 1]) for b, p in both.items()})
+            for i in range(4)
+        ]
+    )
+    torch.testing.assert_close(together, alone)
+    for fewer in ({1: both[1]}, {4: both[4]}, {2: both[1], 4: both[4]}, {}):
+        assert not torch.allclose(vit(x, prefixes=fewer), together, atol=1e-4)
+    swapped = {block: Prefix(part.values, part.keys) for block, part in both.items()}
+    assert not torch.allclose(vit(x, prefixes=swapped), together, atol=1e-4)
+    assert all(block.prefix is None for block in vit.net.blocks)
+
+
+def test_a_prefix_equals_hooks_that_lengthen_keys_and_values_of_timms_own_network() -> None:
+    vit, both = fresh(), prefixes(1)
+    plain = timm.create_model("test_vit", num_classes=0, img_size=32).eval()
+    plain.load_state_dict(vit.net.state_dict())
+    attn = plain.blocks[1].attn
+
+    def lengthened(_: torch.nn.Module, args: tuple[torch.Tensor], __: object) -> torch.Tensor:
+        d = args[0].shape[2]
+        q, k, v = attn.qkv(args[0]).split(d, dim=2)
+        k, v = torch.cat([both[1].keys, k], 1), torch.cat([both[1].values, v], 1)
+        size, heads = d // attn.num_heads, []
+        for start in range(0, d, size):
+            part = slice(start, start + size)
+            shares = (q[..., part] @ k[..., part].mT / size**0.5).softmax(2)
+            heads.append(shares @ v[..., part])
+        return attn.proj(torch.cat(heads, 2))
+
+    attn.register_forward_hook(lengthened)
+    torch.testing.assert_close(vit(images(), prefixes=both), plain(vit.images(images())), rtol=1e-4, atol=1e-5)
+
+
+def test_prefixes_and_adapters_stand_together() -> None:
+    vit, x, both = fresh(), images(), prefixes(0, 5)
+    adapter = Adapter(6, 64, 4).eval()
+    assert torch.equal(vit(x, adapter, both), vit(x, prefixes=both))
+    with torch.no_grad():
+        adapter.up.normal_()
+    assert not torch.allclose(vit(x, adapter, both), vit(x, prefixes=both))
+    assert not torch.allclose(vit(x, adapter, both), vit(x, adapter))
+
+
+def test_prefixes_get_gradients_and_one_that_fails_leaves_the_network_plain() -> None:
+    vit, x = fresh(), images()
+    rows = torch.randn(4, 3, 64, requires_grad=True)
+    vit(x, prefixes={2: Prefix(rows, rows)}).sum().backward()
+    assert rows.grad is not None
+    assert bool(rows.grad.any())
+    plain = vit(x)
+    with pytest.raises(RuntimeError):
+        vit(x, prefixes=prefixes(2, n=3))
+    assert torch.equal(vit(x), plain)
+
+
+def test_tokens_stand_behind_the_class_token_with_its_position() -> None:
+    vit, x = fresh(), images()
+    tokens = torch.randn(4, 3, 64, generator=torch.Generator().manual_seed(1))
+    net = vit.net
+    start = net.patch_embed(vit.images(x)).reshape(4, -1, 64) + net.pos_embed[:, 1:]
+    whole = torch.cat(
+        [(net.cls_token + net.pos_embed[:, :1]).expand(4, -1, -1), tokens + net.pos_embed[:, :1], start], 1
+    )
+    for block in net.blocks:
+        whole = whole + block.attn(block.norm1(whole))
+        whole = whole + block.mlp(block.norm2(whole))
+    torch.testing.assert_close(vit.prompted(x, tokens), net.norm(whole)[:, 1:4])
+    each = torch.cat([vit.prompted(x[i : i + 1], tokens[i : i + 1]) for i in range(4)])
+    torch.testing.assert_close(vit.prompted(x, tokens), each)
+    moved = vit.prompted(x, tokens[:, [2, 0, 1]])  # all at one position, so their order is nothing to them
+    torch.testing.assert_close(moved, vit.prompted(x, tokens)[:, [2, 0, 1]])
+    assert vit.prompted(x, tokens[:, :0]).shape == (4, 0, 64)
+
+
+def test_a_token_like_the_class_token_ends_like_it() -> None:
+    """Registers behind the class token, and a class token without a position, are no obstacle."""
+    for name in ("test_vit", "vit_small_patch14_reg4_dinov2", "deit3_small_patch16_224"):
+        vit = fresh(options=Vit(name, False, 28 if "dino" in name else 32))
+        out = vit.prompted(images(2), vit.net.cls_token.expand(2, 2, -1))
+        torch.testing.assert_close(out[:, 0], out[:, 1])
+        seen = {}
+        handle = vit.net.norm.register_forward_pre_hook(lambda _, args, seen=seen: seen.update(x=args[0]))
+        vit.prompted(images(2), vit.net.cls_token.expand(2, 2, -1))
+        handle.remove()
+        torch.testing.assert_close(seen["x"][:, 0], seen["x"][:, 1])
+
+
+def test_networks_that_cannot_take_prompts_say_so() -> None:
+    vit = fresh()
+    assert vit.cannot_take_tokens() == []
+    assert vit.cannot_take_prefixes("blocks", (0, 5)) == []
+    for wrong in ((0, 6), (-1,), (2, 2), ()):
+        (words,) = vit.cannot_take_prefixes("blocks", wrong)
+        assert words == f"blocks={list(wrong)} must be one or more different blocks in [0, 5]"
+    other = fresh(options=Vit("vit_dwee_patch16_reg1_gap_256", False, 32))
+    assert "no class token" in other.cannot_take_tokens()[0]
+    assert "not DiffAttention" in other.cannot_take_prefixes("blocks", (0,))[0]
+    assert other(images()).isfinite().all()
 
 
 def test_stored_images_become_what_the_checkpoint_was_trained_on() -> None:
