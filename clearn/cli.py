@@ -1,7 +1,7 @@
 """The command line: parses, calls, and turns mistakes into one clear message and an exit code.
 
-Exit codes: 0 done, 2 a user's mistake (one message, no traceback), 1 a fault of ours or a check that fails, 130
-stopped by Ctrl-C. Nothing heavy is imported before a command needs it.
+Exit codes: 0 done, 2 a user's mistake (one message, no traceback), 1 a fault of ours, a check that fails or a sweep in
+which a run failed, 130 stopped by Ctrl-C. Nothing heavy is imported before a command needs it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,12 @@ RUN_EPILOG = """examples:
   clearn run quickstart
   clearn run class_incremental/memo_fashion_mnist budget.bytes=1MiB seed=1
   clearn run my.yaml strategy=icarl out=runs/icarl"""
+
+SWEEP_EPILOG = """examples:
+  clearn sweep sweeps/budget_curve_digits --workers 2
+  clearn sweep my.yaml 'grid={strategy.name: [icarl, memo], budget.bytes: [1MiB, 4MiB], seed: [0, 1, 2]}'
+  clearn sweep runs/budget_curve_digits    go on with what lies in a folder
+  clearn sweep my.yaml --slurm sweep.slurm.minutes=120"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,6 +41,15 @@ def parser() -> argparse.ArgumentParser:
     run = add("run", "run a config; a folder that holds an unfinished run of it is gone on with", RUN_EPILOG)
     run.add_argument("config", help="a YAML file, or the name of a shipped config ('clearn list configs')")
     run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. budget.bytes=4MiB strategy=icarl seed=3")
+
+    sweep = add(
+        "sweep", "run a grid or a list of runs side by side, or on a cluster; what is finished is left", SWEEP_EPILOG
+    )
+    sweep.add_argument("config", help="a config with a grid, or the folder of a sweep to go on with")
+    where = sweep.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=_count, metavar="N", help="processes on this machine (default: sweep.workers)")
+    where.add_argument("--slurm", action="store_true", help="on a SLURM cluster, with what sweep.slurm asks for")
+    sweep.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. grid.seed=[0,1,2] sweep.workers=4")
 
     resume = add("resume", "go on with a run that was stopped, bit for bit")
     resume.add_argument("run", help="a run folder, or a folder of a grid")
@@ -61,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
 
     report = add("report", "compare runs: a table here, and Markdown, CSV and one HTML page on request")
     report.add_argument("runs", nargs="+", help="run folders, or folders of them")
+    report.add_argument("--curve", action="store_true", help="also accuracy at each budget, and the areas under it")
     report.add_argument("--html", metavar="FILE", help="write one self-contained page")
     report.add_argument("--markdown", metavar="FILE", help="write the tables as Markdown")
     report.add_argument("--csv", metavar="FILE", help="write the table as CSV, bytes exact")

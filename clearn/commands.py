@@ -4,59 +4,45 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clearn.errors import UserError
-from clearn.grids import cells
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from clearn.experiment import Prepared
     from clearn.runner import Experiment
-
-GRID = "grid.yaml"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One of several runs.
-
-    Attributes:
-        label: what distinguishes it.
-        folder: where it goes.
-        build: makes its experiment.
-    """
-
-    label: str
-    folder: Path
-    build: Callable[[], Experiment]
+    from clearn.sweeping import Job
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run a config, or every cell of its grid."""
+    """Run a config, or every cell of its grid, one after the other in this process."""
     from clearn.config import load
 
     config = load(args.config, args.overrides)
     if config.get("grid"):
-        name = config.get("name") or Path(args.config).stem
-        return _run_grid(args.config, args.overrides, config, Path(config.get("out") or Path("runs") / name))
+        return _sweep_here(args.config, args.overrides)
     return _run_one(_bound(config), config.get("out"))
 
 
 def resume(args: argparse.Namespace) -> int:
     """Go on with what lies in a folder."""
     from clearn.config import load
+    from clearn.sweeping.planning import GRID
 
     path = _existing(args.run)
     if (path / GRID).exists():
-        config = load(str(path / GRID))
-        return _run_grid(str(path / GRID), [], config, path)
+        return _sweep_here(str(path), [])
     return _run_one(_bound(load(str(_config_of(path)))), str(path))
+
+
+def sweep(args: argparse.Namespace) -> int:
+    """Run every cell of a grid in processes of their own, here or on a cluster."""
+    from clearn.sweeping import commanding
+
+    return commanding.sweep(args.config, args.overrides, args.workers, args.slurm, _console())
 
 
 def fork(args: argparse.Namespace) -> int:
@@ -74,6 +60,8 @@ def unlearn(args: argparse.Namespace) -> int:
     """Copy a finished run into a new folder, and answer one more request to forget there; or many, by many methods."""
     from clearn import plugins
     from clearn.config import load
+    from clearn.sweeping import Job, commanding
+    from clearn.sweeping.naming import slug
 
     request = {**_asked(args), "look_back": not args.no_look_back}
     old, methods = _existing(args.run), args.method.split(",")
@@ -86,13 +74,14 @@ def unlearn(args: argparse.Namespace) -> int:
     for method in methods:
         plugins.find("unlearn", method)  # one message for a misspelt name, before the first of many runs
     out = load(str(_config_of(olds[0])), args.overrides).get("out")
-    base = Path(out) if out else Path("runs") / f"{_slug(old.name)}-unlearned"
+    base = Path(out) if out else Path("runs") / f"{slug(old.name)}-unlearned"
 
     def job(one: Path, method: str) -> Job:
         folder = base / method / one.name
         return Job(f"{one.name} {method}", folder, lambda: _forgetting(one, method, args.overrides, request, folder)[0])
 
-    return _run_all([job(one, method) for one, method in itertools.product(olds, methods)], base, base.name)
+    jobs = [job(one, method) for one, method in itertools.product(olds, methods)]
+    return commanding.one_by_one(jobs, base, base.name, _console())
 
 
 def _forgetting(
@@ -123,20 +112,23 @@ def _asked(args: argparse.Namespace) -> dict[str, Any]:
 def report(args: argparse.Namespace) -> int:
     """Print the comparison, and write the files asked for."""
     from clearn import report as reports
+    from clearn.sweeping.commanding import write_text
 
     console = _console()
     runs = reports.load([Path(path) for path in args.runs])
     groups = reports.groups(runs)
     reports.terminal(groups, console)
+    if args.curve:
+        reports.curve(groups, console)
     texts: dict[Path, str] = {}
     if args.markdown:
-        texts[Path(args.markdown)] = reports.markdown(groups)
+        texts[Path(args.markdown)] = reports.markdown(groups, args.curve)
     if args.csv:
         texts |= reports.csv_files(groups, Path(args.csv))  # one a kind of run, which share no columns
     if args.html:
         texts[Path(args.html)] = reports.html(groups, runs, args.title)
     for path, text in texts.items():
-        _write_text(path, text)
+        write_text(path, text)
         console.print(f"written: {path}", highlight=False)
     return 0
 
@@ -247,81 +239,24 @@ def reproduce(args: argparse.Namespace) -> int:
     return 0 if reproducing.compare(plan, paths, console) else 1
 
 
-def _run_grid(source: str, overrides: Sequence[str], config: Mapping[str, Any], path: Path) -> int:
-    """Run the unfinished cells one after the other."""
-    from clearn.config import save
+def _sweep_here(source: str, overrides: Sequence[str]) -> int:
+    from clearn.sweeping import commanding
 
-    listed = list(cells(config["grid"]))
-    prepared = [_prepared(_load_cell(source, [*overrides, *cell.overrides])) for cell in listed]
-    path.mkdir(parents=True, exist_ok=True)
-    save({key: value for key, value in config.items() if key != "out"}, path / GRID)
-    jobs = [
-        Job(cell.label, path / f"{_slug(cell.label)}-{_digest(ready.config)}", ready.build)
-        for cell, ready in zip(listed, prepared, strict=True)
-    ]
-    return _run_all(jobs, path, str(config.get("name") or path.name))
-
-
-def _run_all(jobs: Sequence[Job], path: Path, title: str) -> int:
-    """Run what is unfinished, one after the other; one that fails does not hide the rest. Then compare."""
-    console = _console()
-    console.print(f"{len(jobs)} runs into {path}", highlight=False)
-    messages: list[str] = []
-    for number, job in enumerate(jobs, 1):
-        console.print(f"[bold]{number}/{len(jobs)}[/bold] {job.label}", highlight=False)
-        try:
-            code = _execute(job.build(), job.folder, console)
-        except UserError as error:
-            said = "as before" if str(error) in messages else str(error)
-            console.print(f"  failed: {said}", highlight=False, markup=False)
-            messages.append(str(error))
-            continue
-        if code:
-            return code
-    failed = len(messages)
-    if failed == len(jobs):
-        raise UserError(f"all {failed} runs failed: {messages[0]}")
-    _summary([path], path / "report.html", title, console)
-    if failed:
-        console.print(f"{failed} of {len(jobs)} runs failed; see the messages above", highlight=False)
-    return 2 if failed else 0
+    return commanding.sweep_here(source, overrides, _console())
 
 
 def _run_one(experiment: Experiment, out: str | None, quiet: bool = False) -> int:
+    from clearn.sweeping.commanding import STOPPED, stopped_words, summary
+    from clearn.sweeping.launching import execute
+
     console = _console()
     path = Path(out) if out else _default_folder(experiment)
-    code = _execute(experiment, path, console)
-    if not code and not quiet:
-        _summary([path], path / "report.html", experiment.title, console)
-    return code
-
-
-def _execute(experiment: Experiment, path: Path, console: Console) -> int:
-    from clearn.progress import ConsoleProgress
-    from clearn.runner import Stopped
-    from clearn.runner import run as run_experiment
-
-    try:
-        run_experiment(experiment, path, ConsoleProgress(console))
-    except Stopped as stop:
-        console.print(
-            f"\nstopped by {stop}: every finished task is safe; go on with\n  clearn resume {path}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        return 130
+    if stopped := execute(experiment, path, console):
+        console.print(stopped_words(stopped, f"clearn resume {path}"), highlight=False, soft_wrap=True)
+        return STOPPED
+    if not quiet:
+        summary(path, experiment.title, console)
     return 0
-
-
-def _summary(paths: list[Path], page: Path, title: str, console: Console) -> None:
-    """The table, and the page beside the runs."""
-    from clearn import report as reports
-
-    runs = reports.load(paths)
-    groups = reports.groups(runs)
-    reports.terminal(groups, console)
-    _write_text(page, reports.html(groups, runs, title))
-    console.print(f"runs   {paths[0]}\nreport {page}", highlight=False, soft_wrap=True)
 
 
 def _bound(config: Mapping[str, Any]) -> Experiment:
@@ -330,37 +265,18 @@ def _bound(config: Mapping[str, Any]) -> Experiment:
     return bind(config)
 
 
-def _prepared(config: Mapping[str, Any]) -> Prepared[Experiment]:
-    from clearn.experiment import prepare
-
-    return prepare(config)
-
-
 def _load_cell(source: str, overrides: Sequence[str]) -> Mapping[str, Any]:
     from clearn.config import load
+    from clearn.sweeping.planning import ABOUT
 
     config = load(source, overrides)
-    for section in ("grid", "expects", "out", "name"):
-        config.pop(section, None)
-    return config
+    return {key: value for key, value in config.items() if key not in ABOUT}
 
 
 def _default_folder(experiment: Experiment) -> Path:
-    """runs/NAME-HASH: another config goes into another folder, the same one into the same."""
-    return Path("runs") / f"{_slug(experiment.title)}-{_digest(experiment.config)}"
+    from clearn.sweeping.naming import default_folder
 
-
-def _digest(config: Mapping[str, Any]) -> str:
-    import json
-
-    facts = {key: value for key, value in config.items() if key not in ("name", "out")}
-    return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _slug(text: str) -> str:
-    for word in ("strategy.name=", "strategy=", "protocol.name=", "protocol="):
-        text = text.replace(word, "")
-    return "".join(c if c.isalnum() or c in "._=-" else "-" for c in text)
+    return default_folder(experiment)
 
 
 def _existing(path: str) -> Path:
@@ -373,14 +289,6 @@ def _config_of(path: Path) -> Path:
     if not (path / "config.yaml").exists():
         raise UserError(f"{path} is no run folder: it has no config.yaml; give the folder that 'clearn run' named")
     return path / "config.yaml"
-
-
-def _write_text(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another file") from error
 
 
 def _console() -> Console:

@@ -27,7 +27,7 @@ from clearn.layers import (
     shown_path,
 )
 from clearn.mistakes import Mistake, join, listing, located, nearest, raise_all, show
-from clearn.options import BudgetOptions, Like, RunnerOptions, TrainerOptions, parse_bytes
+from clearn.options import BudgetOptions, Like, RunnerOptions, SlurmOptions, SweepOptions, TrainerOptions, parse_bytes
 from clearn.signatures import defaults, describe, plain
 
 __all__ = [
@@ -36,6 +36,8 @@ __all__ = [
     "Like",
     "Mistake",
     "RunnerOptions",
+    "SlurmOptions",
+    "SweepOptions",
     "TrainerOptions",
     "bind",
     "build",
@@ -116,6 +118,8 @@ def load(name: str, overrides: Sequence[str] = ()) -> Config:
     for section, value in config.items():
         if section in SCALARS:
             config[section] = coerce(value, SCALARS[section], section, errors)
+        elif section == "grid" and isinstance(value, list):
+            continue
         elif not isinstance(value, Mapping):
             errors.append(Mistake("", section, show(value), "must be a mapping of options"))
         elif section in NAMED and "name" in value:

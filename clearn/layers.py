@@ -21,10 +21,10 @@ NAMED = (
     "unlearner",
     "protocol",
 )  # `strategy: memo` is short for `strategy: {name: memo}`
-MAPPINGS = (*NAMED, "budget", "trainer", "runner", "grid", "expects")
+MAPPINGS = (*NAMED, "budget", "trainer", "runner", "grid", "sweep", "expects")
 SCALARS = {"name": str, "seed": int, "out": str}
 SECTIONS = ("extends", *SCALARS, *MAPPINGS)
-LEFT_OUT = ("unlearner", "grid", "expects")  # `grid=null` on the command line takes such a section away
+LEFT_OUT = ("unlearner", "grid", "sweep", "expects")  # `grid=null` on the command line takes such a section away
 COMMAND_LINE = "command line"
 
 
@@ -243,6 +243,8 @@ def _shape(layer: Any) -> dict[str, Any]:
             value = {"bytes": value}
         elif section == "grid" and isinstance(value, Mapping):
             value = dict(flat(value, ""))
+        elif section == "grid" and isinstance(value, list):
+            value = [dict(flat(one, "")) if isinstance(one, Mapping) else one for one in value]
         shaped[section] = value
     return shaped
 

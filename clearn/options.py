@@ -172,3 +172,49 @@ class RunnerOptions:
     """
 
     rebuild: bool = True
+
+
+@dataclass(frozen=True)
+class SlurmOptions:
+    """Section `sweep.slurm`: what each run of a sweep may take on a cluster.
+
+    Attributes:
+        partition: the cluster's; null takes its default.
+        cpus: processor cores, and torch's threads where the config leaves them to the machine.
+        gpus: how many, 0 or more.
+        memory_gb: of the node's memory, in GiB.
+        minutes: after which SLURM kills the run; what it finished is kept.
+        account: that the time is charged to; null takes your default.
+        qos: quality of service; null takes your default.
+    """
+
+    partition: str | None = None
+    cpus: int = 1
+    gpus: int = 0
+    memory_gb: float = 4.0
+    minutes: int = 60
+    account: str | None = None
+    qos: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_least(1, cpus=self.cpus, minutes=self.minutes)
+        _check_least(0, gpus=self.gpus)
+        if not 0 < self.memory_gb < 2**20:
+            raise ConfigError(f"memory_gb={self.memory_gb:g} must be above 0: write e.g. 8 for 8 GiB a run")
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Section `sweep`: how `clearn sweep` runs the cells of a grid; none of it may move a result.
+
+    Attributes:
+        workers: processes side by side on this machine; auto takes as many as its cores are enough for, and one
+            where runs share a GPU.
+        slurm: what each run may take with `--slurm`.
+    """
+
+    workers: int | Literal["auto"] = "auto"
+    slurm: SlurmOptions = SlurmOptions()
+
+    def __post_init__(self) -> None:
+        _check_least(1, workers=self.workers)

@@ -29,7 +29,7 @@ from clearn.stream import Collection
 if TYPE_CHECKING:
     from clearn.collecting.loop import CollectingLoop
 
-SECTIONS = ("name", "stream", "protocol", "budget", "runner", "seed", "out", "grid", "expects", "extends")
+SECTIONS = ("name", "stream", "protocol", "budget", "runner", "seed", "out", "grid", "sweep", "expects", "extends")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,6 @@ from clearn.report.grouping import Group
 from clearn.report.loading import load
 from clearn.report.page import html
 from clearn.report.runs import Figures, Run
-from clearn.report.writing import csv, csv_files, groups, markdown, terminal
+from clearn.report.writing import csv, csv_files, curve, groups, markdown, terminal
 
-__all__ = ["Figures", "Group", "Run", "csv", "csv_files", "groups", "html", "load", "markdown", "terminal"]
+__all__ = ["Figures", "Group", "Run", "csv", "csv_files", "curve", "groups", "html", "load", "markdown", "terminal"]

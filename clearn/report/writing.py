@@ -11,6 +11,7 @@ from clearn.report.collections import tables as collected_tables
 from clearn.report.collections.grouping import CollectionGroup
 from clearn.report.collections.runs import CollectionRun
 from clearn.report.grouping import Group
+from clearn.report.learning import areas
 from clearn.report.learning import grouping as learned_groups
 from clearn.report.learning import tables as learned_tables
 from clearn.report.learning.grouping import LearningGroup
@@ -54,10 +55,16 @@ def terminal(groups: Sequence[AnyGroup], console: Console) -> None:
         collected_tables.terminal(collected, console)
 
 
-def markdown(groups: Sequence[AnyGroup]) -> str:
-    """Write the tables as Markdown, the same as on the terminal."""
+def curve(groups: Sequence[AnyGroup], console: Console) -> None:
+    """Print accuracy for memory, and the areas under it, with rich."""
+    areas.terminal(_kinds(groups)[0], console)
+
+
+def markdown(groups: Sequence[AnyGroup], curve: bool = False) -> str:
+    """Write the tables as Markdown, the same as on the terminal; with the curves where asked for."""
     learned, unlearned, collected = _kinds(groups)
     lines = learned_tables.markdown(learned) if learned else []
+    lines += areas.markdown(learned) if curve else []
     lines += unlearned_tables.markdown(unlearned) if unlearned else []
     lines += collected_tables.markdown(collected) if collected else []
     return "\n".join(lines)

@@ -235,9 +235,10 @@ def test_runs_that_differ_only_in_seeds_are_one_group(tmp_path: Path) -> None:
 
 
 def test_a_key_that_is_null_says_the_same_as_one_that_is_missing(tmp_path: Path) -> None:
-    make(tmp_path / "old", seed=0, stream=STREAM)
-    make(tmp_path / "new", seed=1, stream=STREAM | {"merge": None})
-    make(tmp_path / "merged", seed=1, stream=STREAM | {"merge": [[0, 1]]})
+    asked = {"after": 1, "classes": [0]}
+    make(tmp_path / "old", seed=0, stream=STREAM | {"requests": [asked]})
+    make(tmp_path / "new", seed=1, stream=STREAM | {"merge": None, "requests": [asked | {"column": None}]})
+    make(tmp_path / "merged", seed=1, stream=STREAM | {"merge": [[0, 1]], "requests": [asked]})
     assert sorted(group.n for group in grouped(tmp_path)) == [1, 2]
     assert len({group.setting for group in grouped(tmp_path)}) == 2
 
@@ -315,6 +316,27 @@ def test_budget_sweeps_become_curves(tmp_path: Path) -> None:
     assert [x * 2**20 for x, _ in curves["memo"]] == pytest.approx([4620, 8620, 16620])
     assert [y for _, y in curves["memo"]] == pytest.approx([0.5, 0.6, 0.8])
     assert "Areas under accuracy for memory" in report.html(groups, report.load([tmp_path]), "x")
+
+
+def test_the_curve_has_areas_with_a_deviation_over_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Straight lines through three points, by hand: 0.5, 0.6 and 0.8 at 4,620, 8,620 and 16,620 bytes; seed 1 + 0.1."""
+    from clearn import cli
+
+    for limit, accuracy in ((4000, 0.5), (8000, 0.6), (16000, 0.8)):
+        for seed in (0, 1):
+            right = tuple((accuracy + seed / 10,) * n for n in (1, 2, 3))
+            where = tmp_path / f"replay{limit}-{seed}"
+            make(where, "replay", right=right, weight=limit, budget=BUDGET | {"bytes": limit}, seed=seed)
+    assert cli.main(["report", str(tmp_path), "--curve", "--markdown", str(tmp_path / "curve.md")]) == 0
+    said = capsys.readouterr().out
+    mean = (4000 * 0.55 + 8000 * 0.70) / 12000  # of seed 0
+    assert f"{100 * mean + 5:.1f} ± 7.1" in said
+    assert "AUC-A %" in said
+    assert "AUC-L MiB" in said
+    assert "Areas from 0.004 to 0.016 MiB of measured bytes" in (tmp_path / "curve.md").read_text()
+    assert "| replay | 55.0 ± 7.1 | 65.0 ± 7.1 | 85.0 ± 7.1 |" in (tmp_path / "curve.md").read_text()
+    assert cli.main(["report", str(tmp_path / "replay4000-0"), "--curve"]) == 0
+    assert "No method was run under two budgets or more" in capsys.readouterr().out
 
 
 def test_budgets_that_do_not_meet_have_no_area(tmp_path: Path) -> None:

@@ -91,13 +91,8 @@ def memory_curves(groups: Sequence[LearningGroup], delta: bool) -> dict[str, lis
         By label without the budget, at least two points (MiB at the largest step, average_incremental_accuracy.pooled
         of the headline read-out), memory ascending.
     """
-    series: dict[str, list[LearningGroup]] = {}
-    for group in groups:
-        if group.n:
-            rest = {key: value for key, value in flat(group.config).items() if key not in (*SEEDS, "budget.bytes")}
-            series.setdefault(json.dumps(rest, sort_keys=True, default=str), []).append(group)
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for members in series.values():
+    curves = {}
+    for name, members in budget_series(groups).items():
         points = {}
         for group in members:
             size = group.spread(lambda run: largest(run, delta))
@@ -105,10 +100,24 @@ def memory_curves(groups: Sequence[LearningGroup], delta: bool) -> dict[str, lis
             if size and accuracy:
                 points[size.mean / 2**20] = accuracy.mean
         if len(points) > 1:
+            curves[name] = sorted(points.items())
+    return curves
+
+
+def budget_series(groups: Sequence[LearningGroup]) -> dict[str, list[LearningGroup]]:
+    """Give the groups that differ in nothing but the bytes of their budget, by their label without it; two or more."""
+    series: dict[str, list[LearningGroup]] = {}
+    for group in groups:
+        if group.n:
+            rest = {key: value for key, value in flat(group.config).items() if key not in (*SEEDS, "budget.bytes")}
+            series.setdefault(json.dumps(rest, sort_keys=True, default=str), []).append(group)
+    named_series: dict[str, list[LearningGroup]] = {}
+    for members in series.values():
+        if len(members) > 1:
             options = {key: value for key, value in members[0].options.items() if not key.startswith("budget.bytes")}
             name = named(members[0].method, options)
-            curves[f"{name} ({members[0].runs[0].name})" if name in curves else name] = sorted(points.items())
-    return curves
+            named_series[f"{name} ({members[0].runs[0].name})" if name in named_series else name] = members
+    return named_series
 
 
 def largest(run: LearningRun, delta: bool = False) -> float | None:

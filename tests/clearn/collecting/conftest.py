@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import yaml
 
-from clearn import cli, commands
+from clearn import cli
 from clearn.frequency.coins import SystemCoins
+from clearn.sweeping import commanding
 
 N = 600  # users of every table
 CONFIG: dict[str, Any] = {
@@ -78,7 +79,7 @@ def whole(here: Path, capsys: pytest.CaptureFixture[str]) -> Works:
 @pytest.fixture
 def works(whole: Works, monkeypatch: pytest.MonkeyPatch) -> Works:
     """The same without the summary and the page, which take longer than a small run and have tests of their own."""
-    monkeypatch.setattr(commands, "_summary", lambda *_: None)
+    monkeypatch.setattr(commanding, "summary", lambda *_: None)
     return whole
 
 
