@@ -150,36 +150,34 @@ def test_coda_prompt_is_told_how_many_tasks_there_are(data: str) -> None:
 # The comparison on Fashion-MNIST
 
 COMPARED = "pretrained/compare_fashion_mnist"
+SIZES = {COMPARED: 60, f"{COMPARED}_200": 200}
 
 
-def one_run(overrides: tuple[str, ...]) -> dict[str, Any]:
-    config = load(COMPARED, ["strategy.vit.weights=mine.safetensors", *overrides])
+def one_run(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+    config = load(name, ["strategy.vit.weights=mine.safetensors", *overrides])
     del config["grid"]
     return prepare(config).config
 
 
 @cache
-def compared() -> list[dict[str, Any]]:
-    """Its cells at 60 images a class and seed 0."""
-    ready = [
-        one_run(cell.overrides)
-        for cell in cells(load(COMPARED)["grid"])
-        if cell.label.startswith("stream.per_class_train=60 seed=0 ")
-    ]
+def compared(name: str = COMPARED) -> list[dict[str, Any]]:
+    """Its cells at seed 0."""
+    grid = load(name)["grid"]
+    ready = [one_run(name, cell.overrides) for cell in cells(grid) if cell.label.startswith("seed=0 ")]
     assert len(ready) >= 15
     return ready
 
 
 def test_the_comparison_holds_every_single_config_as_it_is() -> None:
     singles = [name for name in shipped() if name.endswith("_fashion_mnist") and name.startswith("pretrained/")]
-    singles = [name for name in singles if "/common/" not in name and name != COMPARED]
+    singles = [name for name in singles if "/common/" not in name and name not in SIZES]
     assert len(singles) >= 10
     cells_of = compared()
     strategies = [config["strategy"] for config in cells_of]
     for name in singles:
         single = prepare(load(name, ["strategy.vit.weights=mine.safetensors"])).config
         assert single["strategy"] in strategies, name
-        assert single["stream"] == cells_of[0]["stream"], name
+        assert single["stream"] | {"order_seed": 0} == cells_of[0]["stream"], name
 
 
 def test_the_comparison_holds_the_controls() -> None:
@@ -195,14 +193,28 @@ def test_the_comparison_holds_the_controls() -> None:
     ]
 
 
-def test_no_run_of_the_comparison_repeats_another() -> None:
-    grid = load(COMPARED)["grid"]
-    assert grid["stream.per_class_train"] == [60, 200]
+@pytest.mark.parametrize(("name", "size"), SIZES.items())
+def test_no_run_of_the_comparison_repeats_another(name: str, size: int) -> None:
+    grid = load(name)["grid"]
     assert grid["seed"] == [0, 1, 2]
     labels = [cell.label for cell in cells(grid)]
-    assert len(set(labels)) == len(labels) == 2 * 3 * len(grid["strategy"])
+    assert len(set(labels)) == len(labels) == 3 * len(grid["strategy"])
     assert max(map(len, labels)) < 200  # they name folders
-    strategies = [str(config["strategy"]) for config in compared()]
+    strategies = [str(config["strategy"]) for config in compared(name)]
     assert len(set(strategies)) == len(strategies) == len(grid["strategy"])
-    first = (ROOT / "configs" / f"{COMPARED}.yaml").read_text().splitlines()[0]
-    assert first == f"# clearn run {COMPARED}"
+    assert {config["stream"]["per_class_train"] for config in compared(name)} == {size}
+    first = (ROOT / "configs" / f"{name}.yaml").read_text().splitlines()[0]
+    assert first == f"# clearn run {name}"
+
+
+def test_each_seed_of_the_comparison_has_a_class_order_of_its_own() -> None:
+    assert [one_run(COMPARED, (f"seed={seed}",))["stream"]["order_seed"] for seed in (0, 1, 2)] == [0, 1, 2]
+
+
+def test_both_sizes_of_the_comparison_hold_the_same_methods() -> None:
+    def told(config: dict[str, Any]) -> tuple[Any, ...]:
+        keys = ("name", "merges_per_step", "alpha", "later_adapters", "ridge", "adapt", "backbone_rate")
+        return tuple(config["strategy"].get(key) for key in keys)
+
+    small, large = (list(map(told, compared(name))) for name in SIZES)
+    assert small == large
