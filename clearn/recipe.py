@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from clearn.errors import ConfigError
+from clearn.errors import demand
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,22 +44,16 @@ class Recipe:
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        wrong = [
-            f"{name}={value} must be {rule}"
-            for name, value, right, rule in (
-                ("epochs", self.epochs, 1 <= self.epochs <= 10**6, "in [1, 10^6]"),
-                ("lr", self.lr, self.lr > 0 and math.isfinite(self.lr), "above 0 and finite"),
-                ("decay", self.decay, 0 < self.decay <= 1, "in (0, 1]"),
-                ("batch_size", self.batch_size, 1 <= self.batch_size < 2**31, "in [1, 2^31)"),
-                ("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)"),
-                ("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more and finite"),
-                ("milestones", self.milestones, all(m >= 1 for m in self.milestones), "epochs of 1 or later"),
-                ("nesterov", self.nesterov, not self.nesterov or self.momentum > 0, "false where momentum is 0"),
-            )
-            if not right
-        ]
-        if wrong:
-            raise ConfigError("; ".join(wrong))
+        demand(
+            ("epochs", self.epochs, 1 <= self.epochs <= 10**6, "in [1, 10^6]"),
+            ("lr", self.lr, self.lr > 0 and math.isfinite(self.lr), "above 0 and finite"),
+            ("decay", self.decay, 0 < self.decay <= 1, "in (0, 1]"),
+            ("batch_size", self.batch_size, 1 <= self.batch_size < 2**31, "in [1, 2^31)"),
+            ("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)"),
+            ("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more and finite"),
+            ("milestones", self.milestones, all(m >= 1 for m in self.milestones), "epochs of 1 or later"),
+            ("nesterov", self.nesterov, not self.nesterov or self.momentum > 0, "false where momentum is 0"),
+        )
 
     def optimizer_for(
         self, parameters: Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]]

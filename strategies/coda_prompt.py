@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from clearn.context import Context
-from clearn.errors import ConfigError
+from clearn.errors import ConfigError, broken
 from clearn.parts.frozen_vit import FrozenViT, Vit
 from clearn.parts.heads import Head, grown_head
 from clearn.parts.prompts import Components
@@ -63,7 +63,12 @@ class CodaPrompt(Strategy):
         super().__init__(inputs)
         self.vit = FrozenViT(inputs, vit)
         wrong = [
-            *_mistakes(tasks, components, length, orthogonality),
+            *broken(
+                ("tasks", tasks, tasks >= 1, "1 or more"),
+                ("components", components, components >= tasks, f"{tasks} or more, one for each task"),
+                ("length", length, length >= 2 and length % 2 == 0, "even, half for keys and half for values"),
+                ("orthogonality", orthogonality, 0 <= orthogonality < float("inf"), "0 or more and finite"),
+            ),
             *self.vit.cannot_take_prefixes("blocks", blocks),
         ]
         if wrong:
@@ -114,17 +119,3 @@ class CodaPrompt(Strategy):
                 f"task {t} would make {total} components, but their keys have {self.components.width} dimensions, in "
                 f"which no more can be at right angles: set components to {self.components.width} or fewer"
             )
-
-
-def _mistakes(tasks: int, components: int, length: int, orthogonality: float) -> list[str]:
-    """Say which options are out of range."""
-    return [
-        f"{name}={value} must be {rule}"
-        for name, value, right, rule in (
-            ("tasks", tasks, tasks >= 1, "1 or more"),
-            ("components", components, components >= tasks, f"{tasks} or more, one for each task"),
-            ("length", length, length >= 2 and length % 2 == 0, "even, half for keys and half for values"),
-            ("orthogonality", orthogonality, 0 <= orthogonality < float("inf"), "0 or more and finite"),
-        )
-        if not right
-    ]

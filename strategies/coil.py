@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from clearn.context import Context
-from clearn.errors import ConfigError
+from clearn.errors import demand
 from clearn.parts.cosine import cosines
 from clearn.parts.exemplars import Memory
 from clearn.parts.heads import distillation
@@ -76,20 +76,14 @@ class Coil(Strategy):
         later: Recipe = STAGE,
     ) -> None:
         super().__init__(inputs)
-        wrong = [
-            f"{name}={value} must be {rule}"
-            for name, value, right, rule in (
-                ("temperature", temperature, 0 < temperature < math.inf, "above 0 and finite"),
-                ("reg", reg, 0 < reg < math.inf, "above 0 and finite"),
-                ("norm", norm, 1 <= norm < math.inf, "1 or more and finite"),
-                ("prospective", prospective, 0 <= prospective < math.inf, "0 or more and finite"),
-                ("retrospective", retrospective, 0 <= retrospective < math.inf, "0 or more and finite"),
-                ("refresh_every", refresh_every, refresh_every >= 1, "1 or more"),
-            )
-            if not right
-        ]
-        if wrong:
-            raise ConfigError("; ".join(wrong))
+        demand(
+            ("temperature", temperature, 0 < temperature < math.inf, "above 0 and finite"),
+            ("reg", reg, 0 < reg < math.inf, "above 0 and finite"),
+            ("norm", norm, 1 <= norm < math.inf, "1 or more and finite"),
+            ("prospective", prospective, 0 <= prospective < math.inf, "0 or more and finite"),
+            ("retrospective", retrospective, 0 <= retrospective < math.inf, "0 or more and finite"),
+            ("refresh_every", refresh_every, refresh_every >= 1, "1 or more"),
+        )
         self.net = HeadedNet(inputs, backbone, pretrained, CosineRows)
         self.memory: Rehearsal = Rehearsal(memory, inputs)
         self.temperature, self.reg, self.norm = temperature, reg, norm

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from clearn.context import Context
-from clearn.errors import ConfigError
+from clearn.errors import ConfigError, broken
 from clearn.parts.cosine import cosines
 from clearn.parts.frozen_vit import FrozenViT, Vit
 from clearn.parts.heads import Head, grown_head
@@ -61,7 +61,11 @@ class DualPrompt(Strategy):
         self.vit = FrozenViT(inputs, vit)
         blocks = (*shared_blocks, *task_blocks)
         wrong = [
-            *_mistakes(length, pool, pull),
+            *broken(
+                ("length", length, length >= 1, "1 or more"),
+                ("pool", pool, pool >= 1, "1 or more"),
+                ("pull", pull, 0 <= pull < float("inf"), "0 or more and finite"),
+            ),
             *self.vit.cannot_take_prefixes("shared_blocks and task_blocks together", blocks),
         ]
         if wrong:
@@ -109,16 +113,3 @@ class DualPrompt(Strategy):
     def predict(self, inputs: Tensor) -> Tensor:
         """(b, C) logits; each image takes the prefixes of the key nearest to it."""
         return self.logits(inputs, nearest(cosines(self.vit(inputs), self.keys), 1)[:, 0])
-
-
-def _mistakes(length: int, pool: int, pull: float) -> list[str]:
-    """Say which options are out of range."""
-    return [
-        f"{name}={value} must be {rule}"
-        for name, value, right, rule in (
-            ("length", length, length >= 1, "1 or more"),
-            ("pool", pool, pool >= 1, "1 or more"),
-            ("pull", pull, 0 <= pull < float("inf"), "0 or more and finite"),
-        )
-        if not right
-    ]

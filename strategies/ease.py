@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clearn.context import Context
-from clearn.errors import ConfigError
+from clearn.errors import demand
 from clearn.parts.adaptation import adapt
 from clearn.parts.adapters import Adapter, AdapterBank
 from clearn.parts.cosine import cosines
@@ -67,7 +67,10 @@ class Ease(Strategy):
         later: Recipe = CIFAR,
     ) -> None:
         super().__init__(inputs)
-        _check(bottleneck, alpha)
+        demand(
+            ("bottleneck", bottleneck, bottleneck >= 1, "1 or more"),
+            ("alpha", alpha, 0 <= alpha < float("inf"), "0 or more and finite"),
+        )
         self.vit = FrozenViT(inputs, vit)
         self.bottleneck, self.alpha, self.first, self.later = bottleneck, alpha, first, later
         self.bank = AdapterBank(self.vit.depth, self.vit.width, bottleneck)
@@ -177,17 +180,3 @@ def weighted_cosines(features: Tensor, prototypes: Tensor, weights: Tensor) -> T
     """
     rows = weights[:, :, None] * normalize(prototypes, dim=2)
     return normalize(features, dim=2).flatten(1) @ rows.flatten(1).T
-
-
-def _check(bottleneck: int, alpha: float) -> None:
-    """Refuse options out of range, all together."""
-    wrong = [
-        f"{name}={value} must be {rule}"
-        for name, value, right, rule in (
-            ("bottleneck", bottleneck, bottleneck >= 1, "1 or more"),
-            ("alpha", alpha, 0 <= alpha < float("inf"), "0 or more and finite"),
-        )
-        if not right
-    ]
-    if wrong:
-        raise ConfigError("; ".join(wrong))

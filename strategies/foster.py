@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from clearn.context import Context
-from clearn.errors import ConfigError
+from clearn.errors import demand
 from clearn.parts.exemplars import Memory
 from clearn.parts.heads import distillation, fresh_head, grown_head
 from clearn.parts.nets import SingleNet
@@ -64,18 +64,12 @@ class Foster(Strategy):
         compression: Recipe = Recipe(epochs=130, schedule="cosine"),
     ) -> None:
         super().__init__(inputs)
-        wrong = [
-            f"{name}={value} must be {rule}"
-            for name, value, right, rule in (
-                ("beta_boost", beta_boost, 0 <= beta_boost < 1, "in [0, 1)"),
-                ("beta_compress", beta_compress, 0 <= beta_compress < 1, "in [0, 1)"),
-                ("distill_weight", distill_weight, 0 <= distill_weight < float("inf"), "0 or more and finite"),
-                ("temperature", temperature, 0 < temperature < float("inf"), "above 0 and finite"),
-            )
-            if not right
-        ]
-        if wrong:
-            raise ConfigError("; ".join(wrong))
+        demand(
+            ("beta_boost", beta_boost, 0 <= beta_boost < 1, "in [0, 1)"),
+            ("beta_compress", beta_compress, 0 <= beta_compress < 1, "in [0, 1)"),
+            ("distill_weight", distill_weight, 0 <= distill_weight < float("inf"), "0 or more and finite"),
+            ("temperature", temperature, 0 < temperature < float("inf"), "above 0 and finite"),
+        )
         self.net = SingleNet(inputs, backbone, pretrained)
         self.memory: Rehearsal = Rehearsal(memory, inputs)
         self.beta_boost, self.beta_compress = beta_boost, beta_compress

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from clearn.context import Context
-from clearn.errors import ConfigError
+from clearn.errors import ConfigError, broken
 from clearn.parts.frozen_vit import FrozenViT, Vit
 from clearn.parts.heads import Head, grown_head
 from clearn.parts.prompts import PromptPool, majority, nearest
@@ -55,7 +55,15 @@ class L2p(Strategy):
     ) -> None:
         super().__init__(inputs)
         self.vit = FrozenViT(inputs, vit)
-        wrong = [*_mistakes(pool, length, top, pull), *self.vit.cannot_take_tokens()]
+        wrong = [
+            *broken(
+                ("pool", pool, pool >= 1, "1 or more"),
+                ("length", length, length >= 1, "1 or more"),
+                ("top", top, 1 <= top <= pool, f"in [1, {max(pool, 1)}], the prompts of the pool"),
+                ("pull", pull, 0 <= pull < float("inf"), "0 or more and finite"),
+            ),
+            *self.vit.cannot_take_tokens(),
+        ]
         if wrong:
             raise ConfigError("; ".join(wrong))
         self.pool = PromptPool(pool, length, self.vit.width)
@@ -96,17 +104,3 @@ class L2p(Strategy):
     def predict(self, inputs: Tensor) -> Tensor:
         """(b, C) logits; each image takes its own prompts, whatever `batchwise` says."""
         return self.logits(inputs, nearest(self.pool.cosines(self.vit(inputs)), self.top))
-
-
-def _mistakes(pool: int, length: int, top: int, pull: float) -> list[str]:
-    """Say which options are out of range."""
-    return [
-        f"{name}={value} must be {rule}"
-        for name, value, right, rule in (
-            ("pool", pool, pool >= 1, "1 or more"),
-            ("length", length, length >= 1, "1 or more"),
-            ("top", top, 1 <= top <= pool, f"in [1, {max(pool, 1)}], the prompts of the pool"),
-            ("pull", pull, 0 <= pull < float("inf"), "0 or more and finite"),
-        )
-        if not right
-    ]

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, nll_loss
 
 from clearn.context import Context
-from clearn.errors import ConfigError
+from clearn.errors import demand
 from clearn.parts.adapters import AdapterBank, AdapterSet, Bank, Store
 from clearn.parts.alignment import Drawn, instance_loss, merge, merge_rate
 from clearn.parts.cosine import Prototypes
@@ -86,7 +86,18 @@ class Mos(Strategy):
         align: Recipe = Recipe(epochs=30, lr=0.005, schedule="cosine", batch_size=240, weight_decay=5e-4),
     ) -> None:
         super().__init__(inputs)
-        _check(bottleneck, alpha, merges_per_step, reg, head_rate)
+        demand(
+            ("bottleneck", bottleneck, bottleneck >= 1, "1 or more"),
+            ("alpha", alpha, 0 <= alpha <= 1, "in [0, 1]"),
+            (
+                "merges_per_step",
+                merges_per_step,
+                merges_per_step is None or merges_per_step >= 1,
+                "1 or more, or null for L + 1",
+            ),
+            ("reg", reg, 0 <= reg < float("inf"), "0 or more and finite"),
+            ("head_rate", head_rate, 0 < head_rate < float("inf"), "above 0 and finite"),
+        )
         self.vit = FrozenViT(inputs, vit)
         self.width = self.vit.width
         kind = LoraBank if adapter == "lora" else AdapterBank
@@ -198,20 +209,3 @@ class Mos(Strategy):
     def _head(self) -> Head:
         assert self.head is not None, "grow first"
         return self.head
-
-
-def _check(bottleneck: int, alpha: float, merges: int | None, reg: float, head_rate: float) -> None:
-    """Refuse options out of range, all together."""
-    wrong = [
-        f"{name}={value} must be {rule}"
-        for name, value, right, rule in (
-            ("bottleneck", bottleneck, bottleneck >= 1, "1 or more"),
-            ("alpha", alpha, 0 <= alpha <= 1, "in [0, 1]"),
-            ("merges_per_step", merges, merges is None or merges >= 1, "1 or more, or null for L + 1"),
-            ("reg", reg, 0 <= reg < float("inf"), "0 or more and finite"),
-            ("head_rate", head_rate, 0 < head_rate < float("inf"), "above 0 and finite"),
-        )
-        if not right
-    ]
-    if wrong:
-        raise ConfigError("; ".join(wrong))

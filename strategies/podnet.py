@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize, one_hot
 
 from clearn.context import Context
-from clearn.errors import ConfigError
+from clearn.errors import ConfigError, demand
 from clearn.parts.cosine import cosines
 from clearn.parts.exemplars import Memory
 from clearn.parts.herding import herd, normalise
@@ -74,18 +74,12 @@ class PodNet(Strategy):
         balance: Recipe = Recipe(epochs=20, lr=0.005, schedule="cosine", weight_decay=5e-4),
     ) -> None:
         super().__init__(inputs)
-        wrong = [
-            f"{name}={value} must be {rule}"
-            for name, value, right, rule in (
-                ("proxies", proxies, proxies >= 1, "1 or more"),
-                ("margin", margin, 0 <= margin < float("inf"), "0 or more and finite"),
-                ("flat", flat, 0 <= flat < float("inf"), "0 or more and finite"),
-                ("spatial", spatial, 0 <= spatial < float("inf"), "0 or more and finite"),
-            )
-            if not right
-        ]
-        if wrong:
-            raise ConfigError("; ".join(wrong))
+        demand(
+            ("proxies", proxies, proxies >= 1, "1 or more"),
+            ("margin", margin, 0 <= margin < float("inf"), "0 or more and finite"),
+            ("flat", flat, 0 <= flat < float("inf"), "0 or more and finite"),
+            ("spatial", spatial, 0 <= spatial < float("inf"), "0 or more and finite"),
+        )
         self.net = HeadedNet(inputs, backbone, pretrained, lambda width: ProxyHead(width, proxies))
         if self.net.first_stage is None:
             raise ConfigError(f"backbone={backbone!r} has no feature maps to hold: take a convnet or a resnet")

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from clearn.context import Context
-from clearn.errors import ConfigError
+from clearn.errors import demand
 from clearn.parts.alignment import Drawn
 from clearn.parts.frozen_vit import Vit
 from clearn.parts.heads import Head, grown_head
@@ -70,7 +70,15 @@ class Slca(Strategy):
         align: Recipe = Recipe(epochs=5, lr=0.01, schedule="cosine", batch_size=256, weight_decay=5e-4),
     ) -> None:
         super().__init__(inputs)
-        _check(backbone_rate, temperature)
+        demand(
+            ("backbone_rate", backbone_rate, 0 < backbone_rate < float("inf"), "above 0 and finite"),
+            (
+                "temperature",
+                temperature,
+                temperature is None or 0 < temperature < float("inf"),
+                "above 0 and finite, or null",
+            ),
+        )
         self.vit = TunedViT(inputs, vit)
         self.head: Head | None = None
         self.unaligned = nn.ModuleDict()
@@ -178,22 +186,3 @@ def normalised(logits: Tensor, sizes: Sequence[int]) -> Tensor:
     """
     norms = torch.stack([own.norm(dim=1) for own in logits.split(list(sizes), dim=1)], dim=1)  # (b, T)
     return logits / (norms.mean(1, keepdim=True) + 1e-7)
-
-
-def _check(backbone_rate: float, temperature: float | None) -> None:
-    """Refuse options out of range, all together."""
-    wrong = [
-        f"{name}={value} must be {rule}"
-        for name, value, right, rule in (
-            ("backbone_rate", backbone_rate, 0 < backbone_rate < float("inf"), "above 0 and finite"),
-            (
-                "temperature",
-                temperature,
-                temperature is None or 0 < temperature < float("inf"),
-                "above 0 and finite, or null",
-            ),
-        )
-        if not right
-    ]
-    if wrong:
-        raise ConfigError("; ".join(wrong))
