@@ -100,6 +100,7 @@ class Slca(Strategy):
         n_old = len(self.classes)
         self.grow(task.info)
         self.to(ctx.device)
+        self._leave_forgotten(n_old)
         self._tune(task, n_old, ctx)
         with ctx.autocast():
             features = embed(self, self.vit, task.train, batch=100)
@@ -109,6 +110,14 @@ class Slca(Strategy):
         head.load_state_dict(unaligned.state_dict())
         if n_old:
             self._align(ctx)
+
+    @torch.no_grad()
+    def _leave_forgotten(self, n_old: int) -> None:
+        """Have rows of classes whose statistics were forgotten as the unlearner left them, before the alignment too."""
+        gone = sorted(set(range(n_old)) - set(self.memory.classes))
+        head, unaligned = self._heads
+        for name, value in unaligned.state_dict().items():
+            value[gone] = head.state_dict()[name][gone]
 
     def _tune(self, task: Task, n_old: int, ctx: Context) -> None:
         """Train the backbone and the newest rows by the new classes alone; older rows see not even weight decay."""

@@ -122,6 +122,22 @@ def test_new_rows_are_small_before_training_and_trained_rows_are_kept(learned: L
     assert not bool(bias[4:].any())
 
 
+def test_a_class_that_was_forgotten_does_not_come_back_with_the_next_task(learned: Learned, arranged: Arranged) -> None:
+    net, stream = slca(), arranged()
+    learned(net, 2, stream)
+    net.memory.forget(stream.task(0).train, [0, 1])
+    assert net.head is not None
+    with torch.no_grad():
+        net.head.weight[0], net.head.bias[0] = 0.0, -50.0
+    other = values(before_alignment(net))[0][2]
+    learned(net, 3, stream, first=2)
+    assert torch.equal(before_alignment(net).weight[0], torch.zeros(D))
+    assert before_alignment(net).bias[0].item() == -50.0
+    assert torch.equal(before_alignment(net).weight[2], other)
+    x, _ = images()
+    assert 0 not in net.eval().predict(x).argmax(1).tolist()
+
+
 def test_the_first_task_is_not_aligned(learned: Learned) -> None:
     net = slca()
     assert len(learned(net, 1).phases) == 1
