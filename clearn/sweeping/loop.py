@@ -64,7 +64,8 @@ class Sweep:
             job = self.waiting.popleft()
             record = job.files.read(job.files.record) or {}
             owner = self._others.get(str(record.get("launcher")))
-            if run := finished(job):
+            # A folder that is named by its config's hash holds that run; one that a person named is looked into first.
+            if job.config is not None and (run := finished(job)):
                 self.ended[job] = Outcome("done", "is finished already")
                 self._view.known(job, run)
             elif owner and (where := owner.find(job)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -121,7 +122,7 @@ def test_a_share_of_batches_is_mixed(learned: Learned, monkeypatch: pytest.Monke
         mixed.append(1)
         return cut_mix(images, rng)
 
-    monkeypatch.setattr("strategies.gdumb.cut_mix", counted)
+    monkeypatch.setattr(sys.modules[GDumb.__module__], "cut_mix", counted)
     net = gdumb(cutmix=0.25)
     ctx = learned(net, 1, train=False)
     inputs, targets = checks.toy_stream().task(0).train.fetch(torch.arange(4)), torch.zeros(4, dtype=torch.int64)
