@@ -31,20 +31,15 @@ Rule = tuple[str, object, bool, str]
 """An option's name, its value, whether that is right, and what would be: "above 0 and finite"."""
 
 
-def broken(*rules: Rule) -> list[str]:
-    """Say of each rule that does not hold what was got and what would be right.
-
-    >>> broken(("alpha", 2, False, "in [0, 1]"), ("top", 5, True, "1 or more"))
-    ['alpha=2 must be in [0, 1]']
-    """
-    return [f"{name}={value} must be {rule}" for name, value, right, rule in rules if not right]
-
-
 def demand(*rules: Rule) -> None:
     """Refuse options that are out of range, all together.
 
     Raises:
-        ConfigError: a rule does not hold.
+        ConfigError: rules do not hold; says of each what was got and what would be right.
+
+    >>> demand(("alpha", 2, False, "in [0, 1]"), ("top", 5, True, "1 or more"))
+    Traceback (most recent call last):
+    clearn.errors.ConfigError: alpha=2 must be in [0, 1]
     """
-    if wrong := broken(*rules):
+    if wrong := [f"{name}={value} must be {rule}" for name, value, right, rule in rules if not right]:
         raise ConfigError("; ".join(wrong))

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from clearn.context import Context
-from clearn.errors import ConfigError, broken
+from clearn.errors import ConfigError, demand
 from clearn.parts.frozen_vit import FrozenViT, Vit
 from clearn.parts.heads import Head, grown_head
 from clearn.parts.prompts import Components
@@ -61,17 +61,14 @@ class CodaPrompt(Strategy):
         recipe: Recipe = Recipe(epochs=20, lr=0.001, schedule="quarter_cosine", batch_size=128, optimizer="adam"),
     ) -> None:
         super().__init__(inputs)
+        demand(
+            ("tasks", tasks, tasks >= 1, "1 or more"),
+            ("components", components, components >= tasks, f"{tasks} or more, one for each task"),
+            ("length", length, length >= 2 and length % 2 == 0, "even, half for keys and half for values"),
+            ("orthogonality", orthogonality, 0 <= orthogonality < float("inf"), "0 or more and finite"),
+        )
         self.vit = FrozenViT(inputs, vit)
-        wrong = [
-            *broken(
-                ("tasks", tasks, tasks >= 1, "1 or more"),
-                ("components", components, components >= tasks, f"{tasks} or more, one for each task"),
-                ("length", length, length >= 2 and length % 2 == 0, "even, half for keys and half for values"),
-                ("orthogonality", orthogonality, 0 <= orthogonality < float("inf"), "0 or more and finite"),
-            ),
-            *self.vit.cannot_take_prefixes("blocks", blocks),
-        ]
-        if wrong:
+        if wrong := self.vit.cannot_take_prefixes("blocks", blocks):
             raise ConfigError("; ".join(wrong))
         self.components = Components(blocks, length, self.vit.width)
         self.head: Head | None = None

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from clearn.context import Context
-from clearn.errors import ConfigError, broken
+from clearn.errors import ConfigError, demand
 from clearn.parts.cosine import cosines
 from clearn.parts.frozen_vit import FrozenViT, Vit
 from clearn.parts.heads import Head, grown_head
@@ -58,17 +58,14 @@ class DualPrompt(Strategy):
         recipe: Recipe = Recipe(epochs=5, lr=0.001, schedule="constant", batch_size=24, optimizer="adam"),
     ) -> None:
         super().__init__(inputs)
+        demand(
+            ("length", length, length >= 1, "1 or more"),
+            ("pool", pool, pool >= 1, "1 or more"),
+            ("pull", pull, 0 <= pull < float("inf"), "0 or more and finite"),
+        )
         self.vit = FrozenViT(inputs, vit)
         blocks = (*shared_blocks, *task_blocks)
-        wrong = [
-            *broken(
-                ("length", length, length >= 1, "1 or more"),
-                ("pool", pool, pool >= 1, "1 or more"),
-                ("pull", pull, 0 <= pull < float("inf"), "0 or more and finite"),
-            ),
-            *self.vit.cannot_take_prefixes("shared_blocks and task_blocks together", blocks),
-        ]
-        if wrong:
+        if wrong := self.vit.cannot_take_prefixes("shared_blocks and task_blocks together", blocks):
             raise ConfigError("; ".join(wrong))
         self.shared = PrefixBank(shared_blocks, length, self.vit.width)
         self.shared.grow()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from clearn.context import Context
-from clearn.errors import ConfigError, broken
+from clearn.errors import ConfigError, demand
 from clearn.parts.frozen_vit import FrozenViT, Vit
 from clearn.parts.heads import Head, grown_head
 from clearn.parts.prompts import PromptPool, majority, nearest
@@ -54,17 +54,14 @@ class L2p(Strategy):
         recipe: Recipe = Recipe(epochs=5, lr=0.001875, schedule="constant", batch_size=16, optimizer="adam"),
     ) -> None:
         super().__init__(inputs)
+        demand(
+            ("pool", pool, pool >= 1, "1 or more"),
+            ("length", length, length >= 1, "1 or more"),
+            ("top", top, 1 <= top <= pool, f"in [1, {max(pool, 1)}], the prompts of the pool"),
+            ("pull", pull, 0 <= pull < float("inf"), "0 or more and finite"),
+        )
         self.vit = FrozenViT(inputs, vit)
-        wrong = [
-            *broken(
-                ("pool", pool, pool >= 1, "1 or more"),
-                ("length", length, length >= 1, "1 or more"),
-                ("top", top, 1 <= top <= pool, f"in [1, {max(pool, 1)}], the prompts of the pool"),
-                ("pull", pull, 0 <= pull < float("inf"), "0 or more and finite"),
-            ),
-            *self.vit.cannot_take_tokens(),
-        ]
-        if wrong:
+        if wrong := self.vit.cannot_take_tokens():
             raise ConfigError("; ".join(wrong))
         self.pool = PromptPool(pool, length, self.vit.width)
         self.head: Head | None = None

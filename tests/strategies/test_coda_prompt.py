@@ -152,10 +152,13 @@ def test_defaults_are_the_toolboxs() -> None:
     assert net.components.prompts.shape == (5, 10, 8, D)
 
 
-def test_all_that_is_wrong_is_said_together() -> None:
+def test_all_that_is_wrong_is_said_together_before_weights_are_looked_for() -> None:
+    absent = Vit("test_vit", weights="absent.safetensors")
     with pytest.raises(ConfigError) as caught:
-        coda(tasks=10, components=9, length=5, orthogonality=-1.0, blocks=(5, 6))
+        CodaPrompt(INPUTS, absent, tasks=10, components=9, length=5, orthogonality=-1.0)
     assert str(caught.value) == (
         "components=9 must be 10 or more, one for each task; length=5 must be even, half for keys and half for values; "
-        "orthogonality=-1.0 must be 0 or more and finite; blocks=[5, 6] must be one or more different blocks in [0, 5]"
+        "orthogonality=-1.0 must be 0 or more and finite"
     )
+    with pytest.raises(ConfigError, match=r"^blocks=\[5, 6\] must be one or more different blocks in \[0, 5\]$"):
+        coda(blocks=(5, 6))

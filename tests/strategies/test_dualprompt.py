@@ -141,10 +141,12 @@ def test_defaults_are_the_toolboxs() -> None:
     assert (net.shared.blocks, net.own.blocks, net.pool, net.pull) == ((0, 1), (2, 3, 4), 10, 0.1)
 
 
-def test_all_that_is_wrong_is_said_together() -> None:
-    with pytest.raises(ConfigError) as caught:
-        DualPrompt(INPUTS, TINY, length=0, pull=float("nan"), shared_blocks=(0, 2))
-    assert str(caught.value) == (
-        "length=0 must be 1 or more; pull=nan must be 0 or more and finite; shared_blocks and task_blocks together="
-        "[0, 2, 2, 3, 4] must be one or more different blocks in [0, 5]"
+def test_all_that_is_wrong_is_said_together_before_weights_are_looked_for() -> None:
+    absent = Vit("test_vit", weights="absent.safetensors")
+    with pytest.raises(ConfigError, match=r"^length=0 must be 1 or more; pull=nan must be 0 or more and finite$"):
+        DualPrompt(INPUTS, absent, length=0, pull=float("nan"))
+    words = (
+        r"^shared_blocks and task_blocks together=\[0, 2, 2, 3, 4\] must be one or more different blocks in \[0, 5\]$"
     )
+    with pytest.raises(ConfigError, match=words):
+        DualPrompt(INPUTS, TINY, shared_blocks=(0, 2))
