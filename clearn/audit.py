@@ -7,6 +7,7 @@ the next begins.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -15,16 +16,19 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from clearn.checks import N_TASKS, Subject, experiment
 from clearn.runner import run_until
+
+SUITES = ("clearn.checks", "clearn.reading.checks")  # imported once, before anything is forked
 
 
 def main() -> None:
     """Answer every job on standard input, a line of JSON each, with a line: null, or what went wrong."""
+    for name in SUITES:
+        importlib.import_module(name)
     for line in sys.stdin:
         job = json.loads(line)
         problem = None
-        for step in range(1, N_TASKS + 1):
+        for step in range(1, job["steps"] + 1):
             problem = problem or _in_a_fork(job, step)
         sys.stdout.write(json.dumps(problem) + "\n")
         sys.stdout.flush()
@@ -54,7 +58,8 @@ def _one_task(job: dict[str, Any], step: int, empty: str) -> int:
     tempfile.tempdir = None  # forget what this process found before it was forked
     sys.path[:] = job["import"]
     try:
-        run_until(experiment(Subject(job["name"], job["reference"], job["options"])), Path(job["path"]), step)
+        suite = importlib.import_module(job["suite"])
+        run_until(suite.experiment(suite.Subject(**job["subject"])), Path(job["path"]), step)
     except BaseException:  # noqa: BLE001 - the last line is shown where the check fails
         traceback.print_exc()
         sys.stderr.flush()

@@ -15,18 +15,12 @@ promised and what happened instead.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import inspect
 import json
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,7 +30,7 @@ from clearn import plugins
 from clearn.config import bind as bind_options
 from clearn.config import plain
 from clearn.errors import BudgetExceeded, StateError
-from clearn.folder import LEDGER, SCORES, RunFolder
+from clearn.folder import LEDGER, RunFolder
 from clearn.learning import Learning, rebuild
 from clearn.ledger import CATEGORIES, Budget, account
 from clearn.mistakes import Mistake, raise_all
@@ -45,10 +39,10 @@ from clearn.parts.exemplars import Memory
 from clearn.promises import held
 from clearn.recipe import Recipe
 from clearn.runner import run as run_experiment
-from clearn.runner import run_until
 from clearn.state import check_leaf, decode, encode, freeze
 from clearn.strategy import Strategy
 from clearn.stream import Stream
+from clearn.tracing import Trace, assert_same, in_fresh_processes, read_trace, trace
 
 N_TASKS, PER_CLASS, SHAPE = 3, 12, (3, 8, 8)
 TRAINER = TrainerOptions(accelerator="cpu", threads=1)
@@ -77,15 +71,6 @@ class Subject:
         strategy = cls(stream.inputs, **options)
         assert isinstance(strategy, Strategy)
         return strategy
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What a run left: all that the promises are about."""
-
-    hashes: tuple[str, ...]
-    scores: tuple[str, ...]
-    path: Path = field(compare=False)
 
 
 def subject(what: str, options: Sequence[str] = ()) -> Subject:
@@ -158,28 +143,6 @@ def experiment(of: Subject, stream: Stream | None = None, budget: Budget = Budge
     )
 
 
-def trace(what: Learning, until: int | None = None) -> Trace:
-    """Run into a temporary folder that lives as long as this process."""
-    path = Path(_scratch(), f"{len(os.listdir(_scratch())):04d}")
-    run_experiment(what, path) if until is None else run_until(what, path, until)
-    return read_trace(path)
-
-
-def read_trace(path: Path) -> Trace:
-    """State hashes and score rows of a run folder."""
-    folder = RunFolder(path)
-    figures = [row for row in folder.rows(LEDGER) if row["kind"] == "figures"]
-    scores = tuple(json.dumps(row, sort_keys=True) for row in folder.rows(SCORES))
-    return Trace(tuple(row["sha256"] for row in figures), scores, path)
-
-
-@cache
-def _scratch() -> str:
-    holder = tempfile.TemporaryDirectory(prefix="clearn-checks-")
-    atexit.register(holder.cleanup)
-    return holder.name
-
-
 @cache
 def _undisturbed(of: Subject) -> Trace:
     return trace(experiment(of))
@@ -216,7 +179,7 @@ def check_rebuild_changes_nothing(of: Subject) -> None:
 
 def check_fresh_process_changes_nothing(of: Subject) -> None:
     """Each task learned in a process and a folder of its own gives the same bits: no globals, files or caches."""
-    fresh = audit(of)
+    fresh = in_fresh_processes(__name__, N_TASKS, asdict(of))
     assert_same(
         _undisturbed(of),
         fresh,
@@ -386,49 +349,6 @@ ALL: tuple[Callable[[Subject], None], ...] = tuple(
 def run(of: Subject) -> Iterator[tuple[str, str | None]]:
     """Run all checks; give (what is promised, None or what happened instead) one by one."""
     return held(of, ALL)
-
-
-def assert_same(one: Trace, other: Trace, first: str, second: str, so: str) -> None:
-    """Compare two runs; name the first step that differs."""
-    assert len(one.hashes) == len(other.hashes), f"{first} {len(one.hashes)} steps, {second} {len(other.hashes)}"
-    for step, (a, b) in enumerate(zip(one.hashes, other.hashes, strict=True), 1):
-        assert a == b, f"the state after task {step} differs: {a[:12]}… {first}, {b[:12]}… {second}: {so}"
-    assert one.scores == other.scores, f"scores differ {first} and {second}: {so}"
-
-
-def audit(of: Subject) -> Trace:
-    """Run the subject with a fresh process for each task, in an empty working folder that is gone before the next.
-
-    Raises:
-        AssertionError: a process failed; with the end of what it said.
-    """
-    path = Path(_scratch(), f"audit-{len(os.listdir(_scratch())):04d}")
-    job = {"name": of.name, "reference": of.reference, "options": of.options, "path": str(path), "import": sys.path}
-    forker = _forker()
-    assert forker.stdin is not None
-    assert forker.stdout is not None
-    forker.stdin.write(json.dumps(job) + "\n")
-    forker.stdin.flush()
-    answer = forker.stdout.readline()
-    if not answer:
-        _forker.cache_clear()
-    problem = json.loads(answer) if answer else "it ended without an answer"
-    assert problem is None, f"a fresh process failed: {problem}"
-    return read_trace(path)
-
-
-@cache
-def _forker() -> subprocess.Popen[str]:
-    """The process that forks the fresh ones (see `clearn.audit`): started once, since importing torch takes seconds."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from clearn.audit import main; main()"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    atexit.register(process.communicate)  # closes its input, by which it ends
-    return process
 
 
 def options_of(pairs: Mapping[str, Any]) -> str:

@@ -46,7 +46,7 @@ class Kind:
 
 
 KINDS = {
-    "strategies": Kind("strategy", "clearn.strategy:Strategy", ("inputs",)),
+    "strategies": Kind("strategy", "clearn.learner:Learner", ("inputs",)),
     "unlearn": Kind("unlearner", "clearn.unlearner:Unlearner"),
     "privacy": Kind("protocol", "clearn.frequency:FrequencyProtocol", ("domains",), "protocols"),
 }

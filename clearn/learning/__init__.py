@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from clearn.boundary import rebuild
 from clearn.learning.experiment import Learning, on_stream, prepare
-from clearn.learning.loop import rebuild
 
 __all__ = ["Learning", "on_stream", "prepare", "rebuild"]

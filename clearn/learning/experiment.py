@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from clearn import plugins, seeds
 from clearn.binding import bind as bind_options
-from clearn.binding import build, coerce
+from clearn.binding import build
 from clearn.errors import ConfigError
 from clearn.experiment import Prepared
 from clearn.folder import RunFolder
@@ -19,14 +19,15 @@ from clearn.mistakes import Mistake, nearest, raise_all, show
 from clearn.options import BudgetOptions, RunnerOptions, TrainerOptions, parse_bytes
 from clearn.progress import Progress
 from clearn.runner import Experiment, package_version
+from clearn.settings import Settings, settings
 from clearn.signatures import plain
 from clearn.state import freeze
+from clearn.strategy import Strategy
 from clearn.stream import TaskInfo
 from clearn.streams import STREAMS
 
 if TYPE_CHECKING:
     from clearn.learning.loop import LearningLoop
-    from clearn.strategy import Strategy
     from clearn.stream import Stream
     from clearn.streams.requests import RequestOptions
     from clearn.unlearner import Unlearner
@@ -132,7 +133,7 @@ class Learning(Experiment):
 
     def weights(self, plan: list[Account]) -> list[int]:
         """Bytes of the bare structure after each task in the budget's own counting."""
-        return [step.paper() if self.budget.count == "paper" else step.carried for step in plan]
+        return [self.budget.counted(step) for step in plan]
 
     def check_budget(self, plan: list[Account]) -> None:
         """Refuse a budget that the bare model outweighs at some boundary.
@@ -165,12 +166,12 @@ def prepare(config: Mapping[str, Any]) -> Prepared[Learning]:
     else:
         known = nearest(name, STREAMS) or f"it is one of {', '.join(STREAMS)}"
         errors.append(Mistake("", "stream.name", str(name), "but there is no such stream", known))
-    settings = _settings(config, errors)
+    found = _bound(config, errors)
     raise_all(errors, getattr(config, "origins", {}))
     make_stream = factory
     assert make_stream is not None
     asked = {"requests": plain(requests)} if requests else {}
-    resolved = settings.resolved({"name": name, **plain(options), **asked}, config.get("name"))
+    resolved = found.resolved({"name": name, **plain(options), **asked}, config.get("name"))
 
     def make() -> Learning:
         stream = make_stream(**options)
@@ -178,7 +179,7 @@ def prepare(config: Mapping[str, Any]) -> Prepared[Learning]:
             from clearn.streams.requests import WithRequests
 
             stream = WithRequests(stream, requests)
-        return settings.on(stream, resolved)
+        return _on(found, stream, resolved)
 
     return Prepared(resolved, make)
 
@@ -208,102 +209,33 @@ def on_stream(
     errors: list[Mistake] = []
     section = budget if isinstance(budget, Mapping) else {} if budget is None else {"bytes": budget}
     sections = {"strategy": {"name": strategy, **options}, "budget": section, "trainer": trainer, "seed": seed}
-    settings = _settings(sections, errors)
+    found = _bound(sections, errors)
     raise_all(errors)
-    return settings.on(stream, settings.resolved(plain(stream.about), None))
+    return _on(found, stream, found.resolved(plain(stream.about), None))
 
 
-@dataclass(frozen=True)
-class _Settings:
-    """Everything of an experiment but its stream, bound."""
-
-    method: str
-    cls: type
-    options: dict[str, Any]
-    budget: BudgetOptions
-    trainer: TrainerOptions
-    runner: RunnerOptions
-    seed: int
-    unlearner: tuple[str, type, dict[str, Any]] | None = None
-
-    def resolved(self, stream: dict[str, Any], name: str | None) -> dict[str, Any]:
-        """The config with all defaults filled in; `stream` is its section of that name."""
-        return {
-            "name": name or self.method,
-            "stream": stream,
-            "strategy": {"name": self.method, **plain(self.options)},
-            **({"unlearner": {"name": self.unlearner[0], **plain(self.unlearner[2])}} if self.unlearner else {}),
-            "budget": plain(self.budget),
-            "trainer": plain(self.trainer),
-            "runner": plain(self.runner),
-            "seed": self.seed,
-        }
-
-    def on(self, stream: Stream, resolved: dict[str, Any]) -> Learning:
-        """Put a stream under these settings."""
-        return Learning(
-            stream=stream,
-            make=lambda: self.cls(stream.inputs, **self.options),
-            budget=_budget(self.budget, stream),
-            seed=self.seed,
-            trainer=self.trainer,
-            runner=self.runner,
-            config=resolved,
-            title=resolved["name"],
-            unlearner=partial(self.unlearner[1], **self.unlearner[2]) if self.unlearner else None,
-        )
-
-
-def _settings(config: Mapping[str, Any], errors: list[Mistake]) -> _Settings:
+def _bound(config: Mapping[str, Any], errors: list[Mistake]) -> Settings:
     """Bind every section but the stream's; mistakes are appended."""
-    method, cls, options = _method("strategies", config.get("strategy"), errors)
-    unlearner = _method("unlearn", config["unlearner"], errors) if config.get("unlearner") else None
-    return _Settings(
-        method,
-        cls,
-        options,
-        build(BudgetOptions, config.get("budget") or {}, "budget", errors) or BudgetOptions(),
-        _settled(build(TrainerOptions, config.get("trainer") or {}, "trainer", errors) or TrainerOptions()),
-        build(RunnerOptions, config.get("runner") or {}, "runner", errors) or RunnerOptions(),
-        coerce(config.get("seed", 0), int, "seed", errors),
-        unlearner,
+    found = settings(config, errors)
+    if found.cls is not object and not issubclass(found.cls, Strategy):
+        right, hint = "reads documents, but this stream has classes", "write stream.name=documents, or choose another"
+        errors.append(Mistake("", "strategy.name", found.method, right, hint))
+    return found
+
+
+def _on(found: Settings, stream: Stream, resolved: dict[str, Any]) -> Learning:
+    """Put a stream under these settings."""
+    return Learning(
+        stream=stream,
+        make=lambda: found.cls(stream.inputs, **found.options),
+        budget=_budget(found.budget, stream),
+        seed=found.seed,
+        trainer=found.trainer,
+        runner=found.runner,
+        config=resolved,
+        title=resolved["name"],
+        unlearner=partial(found.unlearner[1], **found.unlearner[2]) if found.unlearner else None,
     )
-
-
-def _method(kind: str, section: Any, errors: list[Mistake]) -> tuple[str, type, dict[str, Any]]:
-    """Find the class that a section names and bind its options; mistakes are appended."""
-    options, where = dict(section or {}), plugins.KINDS[kind].section
-    name = options.pop("name", None)
-    if name is None:
-        hint = f"'clearn list {kind}' shows them"
-        errors.append(Mistake("", f"{where}.name", "nothing", "must name a method", hint))
-        return "None", object, {}
-    try:
-        cls = plugins.find(kind, str(name))
-    except ConfigError as error:
-        errors.append(Mistake("", f"{where}.name", "", str(error)))
-        return str(name), object, {}
-    return str(name), cls, bind_options(cls, options, where, errors, skip=plugins.KINDS[kind].given)
-
-
-def _settled(trainer: TrainerOptions) -> TrainerOptions:
-    """Replace "auto" by what it means on this machine, so that a resumed run computes with the same."""
-    import dataclasses
-
-    import torch
-
-    threads = torch.get_num_threads() if trainer.threads == "auto" else trainer.threads
-    accelerator = trainer.accelerator
-    if accelerator == "auto":
-        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
-    elif accelerator == "gpu" and not torch.cuda.is_available():
-        raise ConfigError("trainer.accelerator=gpu, but torch sees no GPU here: write cpu or auto")
-    if trainer.devices != 1:
-        raise ConfigError(
-            f"trainer.devices={trainer.devices}: this version trains on one device; write 1, and run several "
-            "seeds side by side"
-        )
-    return dataclasses.replace(trainer, threads=threads, accelerator=accelerator)
 
 
 def _budget(options: BudgetOptions, stream: Stream) -> Budget:

@@ -8,25 +8,25 @@ on with.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from clearn import seeds
+from clearn.boundary import Step, rebuild, threads
 from clearn.context import Context
-from clearn.errors import StateError
 from clearn.folder import LEDGER, SCORES, RunFolder
 from clearn.learning.examining import Examination
 from clearn.learning.forgetting import forget
 from clearn.ledger import account
-from clearn.memory import Peak, keep_freed_memory
+from clearn.memory import keep_freed_memory
 from clearn.precision import autocast
 from clearn.progress import Progress
-from clearn.runner import Loop, cpu_seconds, ledger_rows
+from clearn.runner import Loop, ledger_rows
 from clearn.scoring import score
-from clearn.state import Frozen, State, decode, encode, freeze, thaw
+from clearn.state import Frozen, decode, encode, freeze, thaw
 from clearn.strategy import Strategy
 from clearn.stream import Probe, TaskInfo
 from clearn.unlearner import Unlearner
@@ -51,7 +51,7 @@ class LearningLoop(Loop):
     def running(self) -> AbstractContextManager[None]:
         """Torch's number of threads, and memory kept for the next batch."""
         keep_freed_memory()
-        return _threads(self.experiment.trainer.threads)
+        return threads(self.experiment.trainer.threads)
 
     def restore(self, frozen: Frozen, step: int) -> None:
         """Rebuild strategy and unlearner, and look up the probes of the tasks seen."""
@@ -139,7 +139,7 @@ class LearningLoop(Loop):
         frozen = freeze(strategy.state() | kept, strategy.untouched())
         weights = account(frozen, self._categories(strategy))
         nominal = 0 if strategy.memory is None else strategy.memory.nominal_bytes
-        weight = weights.paper(nominal) if experiment.budget.count == "paper" else weights.carried
+        weight = experiment.budget.counted(weights, nominal)
         experiment.budget.check(weight, index, self.steps)
         blob = encode(frozen)
         digest = self.folder.write_state(index + 1, blob)
@@ -189,71 +189,6 @@ class LearningLoop(Loop):
             kept = {name: value for name, value in thaw(frozen).items() if name.startswith("unlearner/")}
             self.unlearner.load(kept, seen)
         return strategy
-
-
-class Step:
-    """What one step took: a context, clocks, and the high-water marks of memory."""
-
-    def __init__(self, index: int, ctx: Context, device: torch.device) -> None:
-        self.index, self.ctx, self.peak = index, ctx, Peak(device)
-        self.cpu = cpu_seconds()
-        self.seconds: dict[str, float] = {}
-        self.peaks: dict[str, float | None] = {}
-
-    @contextmanager
-    def timed(self) -> Iterator[None]:
-        """Clock the method's own work: reading data, training, an observer, and all else: choosing what to keep."""
-        started = time.perf_counter()
-        yield
-        cost = self.ctx.cost
-        self.seconds = {"data": cost.data_seconds, "train": cost.train_seconds}
-        if cost.observe_seconds:
-            self.seconds["observe"] = cost.observe_seconds
-        self.seconds["select"] = time.perf_counter() - started - sum(self.seconds.values())
-        self.peaks = {"peak_host": self.peak.host(), "peak_device": self.peak.device()}
-
-    def figures(self) -> dict[str, Any]:
-        """For the ledger's row of figures."""
-        cost = self.ctx.cost
-        return {
-            "transient": cost.transient,
-            **self.peaks,
-            "seconds": self.seconds,
-            "cpu_seconds": cpu_seconds() - self.cpu,
-            "optimizer_steps": cost.optimizer_steps,
-            "samples": cost.samples,
-            "logged": cost.logged,
-        }
-
-
-def rebuild(strategy: Strategy, frozen: Frozen, seen: tuple[TaskInfo, ...], seed: int, step: int) -> Strategy:
-    """Load a frozen state into a fresh learner, and check the pretrained weights that it leans on.
-
-    Raises:
-        StateError: the state does not fit, or the checkpoint it leans on is not the one it was written with.
-    """
-    state: State = {name: value for name, value in thaw(frozen).items() if not name.startswith("unlearner/")}
-    with seeds.scope(seed, step, "rebuild"):
-        strategy.load(state, seen)
-    untouched = strategy.untouched() if frozen.shared else {}
-    gone = [name for name, facts in frozen.shared.items() if untouched.get(name) != facts]
-    if gone:
-        raise StateError(
-            f"{len(gone)} pretrained weights that this run leans on are not what they were, first '{gone[0]}': "
-            "the checkpoint was "
-            "changed or replaced; put the old one back in its place"
-        )
-    return strategy
-
-
-@contextmanager
-def _threads(count: int | str) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(int(count))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _accuracy(rows: list[dict[str, Any]]) -> float | None:

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from clearn.errors import UserError
+from clearn.locks import is_held
 from clearn.sweeping.jobs import Job, Outcome, ended
 from clearn.sweeping.launching import Launcher
-from clearn.sweeping.locks import is_held
 from clearn.sweeping.processes import killed_for_memory, started
 
 GRACE = 20.0  # seconds that a worker has to write what it is at, before it is killed

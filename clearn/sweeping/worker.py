@@ -12,8 +12,8 @@ import traceback
 from pathlib import Path
 
 from clearn.errors import UserError
+from clearn.locks import in_turn
 from clearn.sweeping.jobs import Files
-from clearn.sweeping.locks import in_turn
 
 WARNING = signal.SIGUSR2  # what a cluster sends shortly before a job's time is up
 OVERTIME = (

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from clearn.folder import LEDGER, RunFolder
 from clearn.ledger import Account, Budget
 from clearn.runner import run
 from clearn.state import content_hash
+from clearn.tracing import in_fresh_processes
 
 torch.set_num_threads(1)
 
@@ -590,7 +592,7 @@ def test_the_ledger_check_does_not_take_the_ledgers_word(write: Write, monkeypat
 
 
 def audited(subject: checks.Subject) -> None:
-    checks.audit(subject)
+    in_fresh_processes("clearn.checks", checks.N_TASKS, asdict(subject))
 
 
 def test_a_process_that_dies_is_a_failed_check_and_the_next_one_runs(write: Write) -> None:
@@ -598,7 +600,7 @@ def test_a_process_that_dies_is_a_failed_check_and_the_next_one_runs(write: Writ
     assert "a fresh process failed: it ended with status 9" in caught(audited, killed)
     loud = write("def learn(self, task, ctx):\n    print('noise'); raise RuntimeError('so it goes')")
     assert "a fresh process failed: RuntimeError: so it goes" in caught(audited, loud)
-    assert len(checks.audit(write("pass")).hashes) == checks.N_TASKS
+    assert len(in_fresh_processes("clearn.checks", checks.N_TASKS, asdict(write("pass"))).hashes) == checks.N_TASKS
 
 
 def test_content_hashes_tell_a_hair_apart() -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from clearn import cli
 from clearn.folder import STATUS, RunFolder
-from clearn.sweeping.locks import alone, is_held
+from clearn.locks import is_held
+from clearn.sweeping.locks import alone
 from clearn.sweeping.planning import plan
 from clearn.sweeping.processes import started
 
