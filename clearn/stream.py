@@ -1,7 +1,7 @@
 """What a learner is given: tasks in an order, each with training samples and the probes it is scored on.
 
-A frequency protocol is given rounds of the values that users hold; they stand at the end. Plain frozen records and
-sequences; nothing here knows of learners, and nothing heavy is imported.
+A reader is given documents and is asked questions, a frequency protocol rounds of the values that users hold; both
+stand at the end. Plain frozen records and sequences; nothing here knows of learners, and nothing heavy is imported.
 """
 
 from __future__ import annotations
@@ -212,6 +212,169 @@ class Stream(Sequence[Task]):
     @abstractmethod
     def task(self, index: int) -> Task:
         """Build task `index`, 0 <= index < len(self)."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text to be remembered.
+
+    Attributes:
+        id: unique in its stream.
+        text: not empty.
+        timestamp: when it was written, as the data has it; "" where that is not known.
+        entity: what it is about; "" where that is not known. Requests to forget can name it.
+    """
+
+    id: str
+    text: str
+    timestamp: str = ""
+    entity: str = ""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a reader is shown of a question.
+
+    Attributes:
+        text: the question itself.
+        document: id of the document that answers it. A control that is given the right document may use it; a method
+            that does has seen the answer's place.
+        field: the template that made the question, "" where none did; the majority answer goes by it.
+    """
+
+    text: str
+    document: str
+    field: str = ""
+
+
+@dataclass(frozen=True)
+class Question(Query):
+    """A question and what is right.
+
+    Attributes:
+        answer: the reference.
+        kind: of the answer: name, number, percent, date, code; "" where that is not known.
+    """
+
+    answer: str = ""
+    kind: str = ""
+
+    @property
+    def query(self) -> Query:
+        """What a reader is shown of it."""
+        return Query(self.text, self.document, self.field)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Documents and the questions that they answer: every question's document is among them."""
+
+    documents: tuple[Document, ...]
+    questions: tuple[Question, ...]
+
+    def documented(self) -> tuple[tuple[Document, tuple[Question, ...]], ...]:
+        """Each document with its questions, in the order of documents; those without questions are left out."""
+        asked: dict[str, list[Question]] = {}
+        for question in self.questions:
+            asked.setdefault(question.document, []).append(question)
+        return tuple((one, tuple(asked[one.id])) for one in self.documents if one.id in asked)
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """What may be learned from before the stream begins; it shares no document with the stream."""
+
+    train: Split
+    val: Split
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a reader is prepared on: a document and a question that it answers."""
+
+    document: Document
+    question: Question
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One task of a corpus: documents to read, and the questions about them, which are asked from then on.
+
+    `info.classes` is empty.
+    """
+
+    info: TaskInfo
+    documents: tuple[Document, ...]
+    questions: tuple[Question, ...]
+
+
+@dataclass(frozen=True)
+class ForgetDocuments:
+    """A request to forget.
+
+    Attributes:
+        after: so many tasks are read before it, 1 or more.
+        documents: ids that go.
+    """
+
+    after: int
+    documents: tuple[str, ...]
+
+
+class Corpus(Sequence[Reading]):
+    """Documents to read in tasks, requests to forget some of them, and what a method may be prepared on.
+
+    Args:
+        readings: in order; task i has `info.index` i.
+        upstream: for meta-training.
+        requests: in the order in which they come; those after one task in the order given.
+        about: JSON-able facts for the run folder: data set, checksums, sizes.
+    """
+
+    def __init__(
+        self,
+        readings: Sequence[Reading],
+        upstream: Upstream,
+        requests: Sequence[ForgetDocuments] = (),
+        about: dict[str, Any] | None = None,
+    ) -> None:
+        self.readings, self.upstream, self.about = tuple(readings), upstream, dict(about or {})
+        self.requests = tuple(sorted(requests, key=lambda request: request.after))
+
+    @property
+    def infos(self) -> tuple[TaskInfo, ...]:
+        """One per task, in order."""
+        return tuple(reading.info for reading in self.readings)
+
+    @property
+    def events(self) -> tuple[Reading | ForgetDocuments, ...]:
+        """Tasks and requests in the order in which they come: a request follows the task that it names."""
+        found: list[Reading | ForgetDocuments] = []
+        for reading in self.readings:
+            found.append(reading)
+            found += [request for request in self.requests if request.after == reading.info.index + 1]
+        return tuple(found)
+
+    def read(self, steps: int) -> tuple[Reading, ...]:
+        """The tasks among the first so many events."""
+        return tuple(event for event in self.events[:steps] if isinstance(event, Reading))
+
+    def forgotten(self, steps: int) -> frozenset[str]:
+        """Ids of the documents that were to be forgotten in the first so many events."""
+        asked = (event for event in self.events[:steps] if isinstance(event, ForgetDocuments))
+        return frozenset(name for request in asked for name in request.documents)
+
+    def __len__(self) -> int:
+        return len(self.readings)
+
+    @overload
+    def __getitem__(self, index: int) -> Reading: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Reading]: ...
+
+    def __getitem__(self, index: int | slice) -> Reading | list[Reading]:
+        return list(self.readings[index]) if isinstance(index, slice) else self.readings[index]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 STREAMS: dict[str, str] = {
     "class_incremental": "new classes in each task: base, increment, class order by seed",
     "domain_incremental": "same classes in each task; pixels permuted, rotated, inverted, or your domains",
+    "documents": "texts to read in tasks, and questions about all that was read; data by name, see 'corpora'",
     "collections": "rounds of the values that users hold, for the protocols of privacy/",
 }
 
@@ -38,6 +39,16 @@ DATASETS: dict[str, str] = {
     "folder": "your images; ROOT/train/CLASS/* and ROOT/test/CLASS/* (or val)",
     "arrays": "your arrays; file: NAME.npz with x_train, y_train, x_test, y_test",
     "csv": "your vectors; file: NAME.csv with a label column (and test_file)",
+}
+
+CORPORA: dict[str, str] = {
+    "factbook": "2,950 passages on countries, 11,067 questions; ROOT/factbook/{train,val,test}.jsonl",
+    "foldoc": "562 dated entries on computing, 689 questions; ROOT/foldoc/{train,val,test}.jsonl",
+    "streaming_qa": "news; ROOT/streaming_qa/{train,val,test}.csv, or the released .jsonl with articles.jsonl",
+    "squad": "SQuAD v1.1, paragraphs of Wikipedia; ROOT/squad/{train,dev}-v1.1.json",
+    "archival_qa": "New York Times; ROOT/archival_qa/ArchivalQA_val.csv with articles.jsonl, or {train,val,test}.csv",
+    "copying": "invented one-fact documents, any number, by seed; no files",
+    "jsonl": "your rows of text, question, answer; ROOT/{train,val,test}.jsonl",
 }
 
 COLLECTIONS: dict[str, str] = {
