@@ -53,6 +53,12 @@ def run(
         ConfigError: an option that the method does not have, or the folder holds another run.
         BudgetExceeded: the model alone outweighs the budget.
     """
+    from clearn.stream import Corpus
+
+    if isinstance(stream, Corpus):
+        from clearn.reading import on_corpus
+
+        return _into(on_corpus(stream, strategy, options, budget, seed, trainer or {}), out, progress)
     from clearn.learning import on_stream
 
     return _into(on_stream(stream, strategy, options, budget, seed, trainer or {}), out, progress)

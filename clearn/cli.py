@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--title", default="clearn", help="of the page")
 
     listing = add("list", "what there is: methods, streams, data, backbones, configs")
-    kinds = ("strategies", "unlearn", "protocols", "streams", "datasets", "tables", "backbones", "configs")
+    kinds = ("strategies", "unlearn", "protocols", "streams", "datasets", "corpora", "tables", "backbones", "configs")
     listing.add_argument("what", nargs="?", choices=kinds)
 
     show = add("show", "look before you run: a config's stream, parameters, bytes and exemplar quota at every step")

@@ -138,7 +138,7 @@ def list_(args: argparse.Namespace) -> int:
     from clearn import plugins
     from clearn.config import shipped, summary
     from clearn.parts.backbones.names import BACKBONES
-    from clearn.streams import COLLECTIONS, DATASETS, STREAMS
+    from clearn.streams import COLLECTIONS, CORPORA, DATASETS, STREAMS
 
     tables: dict[str, Mapping[str, str]] = {
         "strategies": plugins.names("strategies"),
@@ -146,6 +146,7 @@ def list_(args: argparse.Namespace) -> int:
         "protocols": plugins.names("privacy"),
         "streams": STREAMS,
         "datasets": DATASETS,
+        "corpora": CORPORA,
         "tables": COLLECTIONS,
         "backbones": BACKBONES,
         "configs": {name: summary(name) for name in shipped()},
@@ -190,11 +191,18 @@ def check(args: argparse.Namespace) -> int:
         of = protocol_checks.subject(args.what, args.option)
         return _conforms(of.name, protocol_checks.run(of), console)
     from clearn import checks
+    from clearn.reader import Reader
+    from clearn.reading import checks as reader_checks
 
+    named = args.what in plugins.names("strategies")
     try:
+        cls = plugins.find("strategies", args.what) if named else plugins.find_reference("strategies", args.what)
+        if issubclass(cls, Reader):
+            reader = reader_checks.subject(args.what, args.option)
+            return _conforms(reader.name, reader_checks.run(reader), console)
         subject = checks.subject(args.what, args.option)
     except UserError as error:
-        if args.kind or args.what in plugins.names("strategies"):
+        if args.kind or named:
             raise
         raise UserError(f"{error}; if it is a protocol, write --kind privacy") from None
     return _conforms(subject.name, checks.run(subject), console)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from clearn import seeds
 from clearn.ledger import Budget, account
@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from clearn.learner import Learner
+    from clearn.meta import Shelf
     from clearn.options import TrainerOptions
     from clearn.parts.samples import Samples
     from clearn.progress import Progress
+    from clearn.reader import Reader
+    from clearn.recipe import MetaRecipe
     from clearn.state import State
     from clearn.strategy import Strategy
-    from clearn.stream import Augment
+    from clearn.stream import Augment, Row, Upstream
 
 
 @dataclass
@@ -94,7 +98,8 @@ class Context:
         planned: Sequence[int],
         progress: Progress,
         make: Callable[[], Strategy] | None = None,
-        beside: Callable[[Strategy], int] | None = None,
+        beside: Callable[[Any], int] | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         self.seed = seed
         self.step = step
@@ -108,6 +113,7 @@ class Context:
         self._progress = progress
         self._make = make
         self._beside = beside
+        self._shelf = shelf
         self._fits = 0
         self._observer: Observer | None = None
 
@@ -159,6 +165,47 @@ class Context:
             after_step=after_step,
         )
 
+    def meta_train(
+        self,
+        reader: Reader,
+        upstream: Upstream,
+        recipe: MetaRecipe,
+        loss: Callable[[Sequence[Row]], Tensor],
+        after_step: Callable[[torch.optim.Optimizer], None] | None = None,
+        rates: Sequence[tuple[nn.Module, float]] = (),
+    ) -> None:
+        """Train a reader before its stream begins, or take what an equal training learned from the cache.
+
+        Args:
+            reader: has the weights of its best epoch afterwards, and an empty memory.
+            upstream: rows of the train split are trained on; the val split is read, and asked, after each epoch.
+            recipe: epochs, rates, when to stop.
+            loss: of a batch of rows whose documents are distinct, scalar; called in training mode with seeded dropout.
+            after_step: called after each step of the optimiser, with it.
+            rates: parts that learn at another rate: (part, factor of the recipe's rate).
+        """
+        from clearn.meta import Shelf, meta_train
+
+        history = meta_train(
+            reader,
+            upstream,
+            recipe,
+            loss,
+            ctx=self,
+            progress=self._progress,
+            shelf=self._shelf or Shelf(),
+            options=self._trainer,
+            after_step=after_step,
+            rates=rates,
+        )
+        if history.f1:
+            self.log("meta/epochs", len(history.f1))
+            self.log("meta/best_epoch", history.best + 1)
+            self.log("meta/f1", max(history.f1))
+            self.log("meta/loss", history.losses[history.best])
+            self.log("meta/seconds", sum(history.seconds))
+            self.log("meta/rows", history.samples)
+
     @contextmanager
     def observed(self, observer: Observer) -> Iterator[None]:
         """Have an observer look on at the steps of every `fit` inside."""
@@ -184,16 +231,17 @@ class Context:
         with seeds.scope(self.seed, self.step, "fresh"):
             return self._make().to(self.device)
 
-    def room(self, strategy: Strategy, state: State) -> int | None:
+    def room(self, learner: Learner, state: State) -> int | None:
         """Bytes left beside what is given and what an unlearner keeps, in the budget's own counting; None: no limit.
 
         Args:
-            strategy: names the categories of the entries.
+            learner: names the categories of the entries.
             state: everything else that will be carried over the coming boundary, e.g. `strategy.model_state()`.
         """
-        weights = account(freeze(state), strategy.category)
-        beside = 0 if self._beside is None or self.paper else self._beside(strategy)
-        return self._budget.room(weights.paper() if self.paper else weights.carried + beside, self.step, self._planned)
+        counted = self._budget.counted(account(freeze(state), learner.category))
+        if self._beside is not None and not self.paper:
+            counted += self._beside(learner)
+        return self._budget.room(counted, self.step, self._planned)
 
     def log(self, name: str, value: float) -> None:
         """Keep a figure of this step for the run folder."""

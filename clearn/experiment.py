@@ -42,6 +42,10 @@ def prepare(config: Mapping[str, Any]) -> Prepared[Experiment]:
         ConfigError: every unknown, missing or ill-typed option.
     """
     if "protocol" not in config:
+        if (config.get("stream") or {}).get("name") == "documents":
+            from clearn.reading import prepare as prepare_reading
+
+            return prepare_reading(config)
         from clearn.learning import prepare as prepare_learning
 
         return prepare_learning(config)

@@ -13,7 +13,9 @@ from clearn.errors import ConfigError
 from clearn.experiment import bind
 from clearn.folder import CONFIG, ENVIRONMENT, LEDGER, SCORES, RunFolder
 from clearn.learning import Learning, rebuild
+from clearn.reading import ReadingExperiment
 from clearn.runner import Experiment
+from clearn.state import Frozen
 from clearn.stream import Request, Stream
 
 Name = Callable[[Experiment], Path]
@@ -26,7 +28,7 @@ def fork(
     after: int,
     name: Name,
     go_on: bool = False,
-) -> tuple[Learning, Path]:
+) -> tuple[Experiment, Path]:
     """Copy what a run carried after its first steps into a new folder, under a changed config.
 
     Args:
@@ -50,18 +52,16 @@ def fork(
             "protocol means nothing to another, so start a new run"
         )
     new, old = bind(config), bind(old_config)
-    assert isinstance(new, Learning)
-    assert isinstance(old, Learning)
     if not 1 <= after <= new.steps:
         raise ConfigError(f"--after {after} must lie in [1, {new.steps}]: the stream has {new.steps} tasks")
-    if _first_steps(new.stream, after) != _first_steps(old.stream, after):
+    if _begins(new, after) != _begins(old, after):
         raise ConfigError(
             f"the changed stream differs from {old_path} within the first {after} tasks, which are already "
             "learned: change what comes after them, or start a new run"
         )
     source = RunFolder(old_path)
     whole = source.read_state(after)
-    rebuild(new.build(), whole.frozen, new.stream.learned(after), new.seed, after)  # or it does not fit
+    _check_fits(new, whole.frozen, after)
     target = RunFolder(Path(config["out"]) if config.get("out") else name(new))
     if go_on and (target.path / CONFIG).exists():
         return new, target.path
@@ -71,7 +71,7 @@ def fork(
         )
     target.create()
     target.drop_after(0)  # of a fork that was killed before its config was written
-    for step in range(1, after + 1):
+    for step in range(after + 1):  # 0: of a reader, what it was prepared with
         for path in (source.state_path(step), source.state_path(step).with_suffix(".safetensors.sha256")):
             if path.exists():
                 shutil.copyfile(path, target.path / "state" / path.name)
@@ -89,7 +89,7 @@ def unlearn(
     request: Mapping[str, Any],
     name: Name,
     go_on: bool = False,
-) -> tuple[Learning, Path]:
+) -> tuple[Experiment, Path]:
     """Fork a run after its last step, with one more request to forget.
 
     Args:
@@ -102,10 +102,33 @@ def unlearn(
     """
     learned = bind(old_config)
     if not isinstance(learned, Learning):
-        raise ConfigError(f"{old_path} is a collection: only a run of a strategy has learned what can be forgotten")
+        raise ConfigError(
+            f"{old_path} is no run of a strategy on samples: a collection has learned nothing that can be forgotten, "
+            "and a run on documents takes its requests from stream.requests ('clearn fork')"
+        )
     asked = list(config["stream"].get("requests") or [])
     config["stream"] = {**config["stream"], "requests": [*asked, {"after": len(learned.stream), **request}]}
     return fork(old_path, old_config, config, learned.steps, name, go_on)
+
+
+def _check_fits(new: Experiment, frozen: Frozen, after: int) -> None:
+    """Rebuild the changed learner from a state, or refuse it.
+
+    Raises:
+        StateError: it does not fit.
+    """
+    if isinstance(new, Learning):
+        rebuild(new.build(), frozen, new.stream.learned(after), new.seed, after)
+    elif isinstance(new, ReadingExperiment):
+        rebuild(new.build(), frozen, [one.info for one in new.corpus.read(after)], new.seed, after)
+
+
+def _begins(experiment: Experiment, n: int) -> tuple[Any, ...]:
+    """What an experiment's first steps are made of; of readers, what they are prepared on too."""
+    if isinstance(experiment, ReadingExperiment):
+        return (*experiment.corpus.events[:n], experiment.corpus.upstream)
+    assert isinstance(experiment, Learning)
+    return _first_steps(experiment.stream, n)
 
 
 def _first_steps(stream: Stream, n: int) -> tuple[Any, ...]:

@@ -36,8 +36,23 @@ CATEGORIES = (
     "meta",
     "shared_pretrained",
 )
+BANK = (
+    "exemplars",
+    "codes",
+    "codebooks",
+    "memo",
+    "counts",
+    "features",
+    "prototypes",
+    "covariances",
+    "index",
+    "keys",
+    "meta",
+)
+"""Categories of what is kept of the data that was read, and what is needed to read it: all but networks."""
+
 Policy = Literal["every", "final", "growth", "none"]
-Count = Literal["full", "paper"]
+Count = Literal["full", "paper", "bank"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +92,11 @@ class Account:
     def shared(self) -> int:
         """Bytes of weights that are bit-identical to their published checkpoint (`bytes_shared`)."""
         return sum(leaf.nbytes for leaf in self.leaves if leaf.category == "shared_pretrained")
+
+    @property
+    def bank(self) -> int:
+        """Bytes of what is kept of the data, networks left out (categories in BANK)."""
+        return sum(leaf.nbytes for leaf in self.leaves if leaf.category in BANK)
 
     def rows(self) -> dict[tuple[str, str], int]:
         """(owner, category) -> bytes, in the order of CATEGORIES."""
@@ -124,13 +144,19 @@ class Budget:
             more after each later one. "none": weigh only.
         step: bytes added per task under "growth".
         count: "full": what is stored. "paper": 4 bytes a backbone parameter and height x width x 3 an image, as MEMO
-            counts.
+            counts. "bank": what is kept of the data, networks left out, so that a bank can be compared with a text.
     """
 
     total: int | None = None
     policy: Policy = "every"
     step: int = 0
     count: Count = "full"
+
+    def counted(self, weights: Account, nominal_items: int = 0) -> int:
+        """Bytes of a boundary in the budget's own counting; see `Account.paper` for the nominal ones."""
+        if self.count == "paper":
+            return weights.paper(nominal_items)
+        return weights.bank if self.count == "bank" else weights.carried
 
     def at(self, index: int, n_tasks: int) -> int | None:
         """The limit at the boundary after task `index` (from 0), or None where there is none."""

@@ -111,14 +111,15 @@ class BudgetOptions:
         like: as many bytes as another method carries, instead of `bytes`.
         policy: every (at each task's end), final (after the last), growth (`step` more a task) or none.
         step: what a task adds under policy growth, written like `bytes`.
-        count: full (all that is carried) or paper (backbone parameters and exemplars, as published).
+        count: full (all that is carried), paper (backbone parameters and exemplars, as published) or bank (what is kept
+            of the data, networks left out).
     """
 
     bytes: int | str | None = None
     like: Like | None = None
     policy: Literal["every", "final", "growth", "none"] = "every"
     step: str | int | None = None
-    count: Literal["full", "paper"] = "full"
+    count: Literal["full", "paper", "bank"] = "full"
 
     def __post_init__(self) -> None:
         _check_amount("bytes", self.bytes)
@@ -172,6 +173,21 @@ class RunnerOptions:
     """
 
     rebuild: bool = True
+
+
+@dataclass(frozen=True)
+class ReadingOptions(RunnerOptions):
+    """Section `runner` of a run that reads documents.
+
+    Attributes:
+        controls: when a reader is also asked with an empty memory, and with one that read other documents instead: at
+            the end, after every task, or never.
+        cache: whether what meta-training learned is kept in the user's cache, for runs that differ only in what comes
+            after it.
+    """
+
+    controls: Literal["end", "every", "never"] = "end"
+    cache: bool = True
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,15 @@ class Progress:
     def task(self, index: int, classes: int, samples: int) -> None:
         """Task `index` (from 0) starts."""
 
+    def read(self, index: int, documents: int) -> None:
+        """Task `index` (from 0) starts: so many documents to read."""
+
+    def prepare(self, epoch: int, epochs: int, rows: int) -> None:
+        """Epoch `epoch` (from 0) of at most so many of meta-training starts, with so many rows."""
+
+    def prepared(self, epoch: int, epochs: int, loss: float, f1: float, seconds: float) -> None:
+        """An epoch of meta-training is over: its mean loss, its F1 on the validation split, and what it took."""
+
     def forget(self, index: int, samples: int) -> None:
         """Step `index` (from 0) is a request to forget so many samples."""
 
@@ -61,7 +70,7 @@ class ConsoleProgress(Progress):
         self._console = console
         self._status: Status | None = None
         self._title, self._n, self._i = "", 0, 0
-        self._epochs, self._expected = 0, 0
+        self._epochs, self._expected, self._unit = 0, 0, "images"
         self._started = self._task_started = self._phase_started = self._shown = self._printed = 0.0
         self._at_start = 0
 
@@ -82,6 +91,32 @@ class ConsoleProgress(Progress):
         self._i, self._task_started = index, time.monotonic()
         self._show(f"{classes} classes, {samples:,} samples")
 
+    def read(self, index: int, documents: int) -> None:
+        """Task `index` (from 0) starts: so many documents to read."""
+        self._i, self._task_started = index, time.monotonic()
+        self._show(f"reading {documents:,} documents")
+
+    def prepare(self, epoch: int, epochs: int, rows: int) -> None:
+        """Epoch `epoch` (from 0) of at most so many of meta-training starts, with so many rows."""
+        self.phase(epochs, rows)
+        self._unit = "rows"
+
+    def prepared(self, epoch: int, epochs: int, loss: float, f1: float, seconds: float) -> None:
+        """An epoch of meta-training is over: its mean loss, its F1 on the validation split, and what it took."""
+        now = time.monotonic()
+        if epoch + 1 < epochs and epoch and now - self._printed < 1:
+            return
+        self._printed = now
+        words = [
+            f"{self._title}: prepared epoch {epoch + 1}/{epochs}",
+            f"loss {loss:.3f}",
+            f"validation F1 {100 * f1:.1f}",
+        ]
+        words.append(f"{seconds:.1f} s")
+        if epoch + 1 < epochs:
+            words.append(f"at most {seconds * (epochs - epoch - 1):.0f} s left")
+        self._console.print(" · ".join(words), highlight=False, soft_wrap=True)
+
     def forget(self, index: int, samples: int) -> None:
         """Step `index` (from 0) is a request to forget so many samples."""
         self._i, self._task_started = index, time.monotonic()
@@ -89,7 +124,8 @@ class ConsoleProgress(Progress):
 
     def phase(self, epochs: int, samples: int) -> None:
         """A training phase starts; `samples` are its samples times its epochs."""
-        self._epochs, self._expected, self._phase_started, self._shown = epochs, samples, time.monotonic(), 0.0
+        self._epochs, self._expected, self._unit = epochs, samples, "images"
+        self._phase_started, self._shown = time.monotonic(), 0.0
 
     def tick(self, epoch: int, samples: int) -> None:
         """Training went on: `samples` so far in this phase."""
@@ -99,7 +135,7 @@ class ConsoleProgress(Progress):
         self._shown = now
         rate = samples / max(now - self._phase_started, 1e-9)
         done = min(samples / self._expected, 1.0)  # replayed samples may come on top of those announced
-        self._show(f"epoch {epoch + 1}/{self._epochs} · {done:.0%} of this training · {rate:,.0f} images/s")
+        self._show(f"epoch {epoch + 1}/{self._epochs} · {done:.0%} of this training · {rate:,.0f} {self._unit}/s")
 
     def boundary(self, accuracy: float | None, carried: int, limit: int | None) -> None:
         """A task is learned, weighed, written, rebuilt and scored."""

@@ -93,5 +93,76 @@ class Recipe:
         return self.lr * self.decay ** sum(epoch >= milestone for milestone in self.milestones)
 
 
+@dataclass(frozen=True)
+class MetaRecipe:
+    """Training before a document stream begins: a step is a batch of rows, each a document and a question about it.
+
+    Attributes:
+        epochs: at most so many passes over the upstream questions; 0 trains nothing.
+        lr: learning rate after the warm-up.
+        optimizer: "adam" or "adamw".
+        weight_decay: on every trained parameter.
+        batch_size: rows a step; their documents are distinct, so that each is a distractor for the others.
+        accumulate: batches whose gradients are averaged before a step of the optimiser.
+        warmup: share of all steps in which the rate rises to `lr`.
+        schedule: "constant", or "cosine" to a tenth of `lr` over all steps.
+        clip: the gradient's norm is cut to this; 0 leaves it.
+        patience: training ends after so many epochs without a better F1 on the validation split; 0 never ends it
+            early. The weights of the best epoch are kept either way.
+        val_questions: so many questions of the validation split, evenly spaced, are asked after each epoch.
+        seed: of the order and all draws; the run's own seed does not move it, so runs share one preparation.
+    """
+
+    epochs: int = 10
+    lr: float = 3e-4
+    optimizer: Literal["adam", "adamw"] = "adam"
+    weight_decay: float = 0.0
+    batch_size: int = 8
+    accumulate: int = 1
+    warmup: float = 0.01
+    schedule: Literal["constant", "cosine"] = "constant"
+    clip: float = 1.0
+    patience: int = 3
+    val_questions: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        demand(
+            ("epochs", self.epochs, 0 <= self.epochs <= 10**6, "in [0, 10^6]"),
+            ("lr", self.lr, self.lr > 0 and math.isfinite(self.lr), "above 0 and finite"),
+            ("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more and finite"),
+            ("batch_size", self.batch_size, 1 <= self.batch_size < 2**31, "in [1, 2^31)"),
+            ("accumulate", self.accumulate, 1 <= self.accumulate < 2**31, "in [1, 2^31)"),
+            ("warmup", self.warmup, 0 <= self.warmup <= 1, "in [0, 1]"),
+            ("clip", self.clip, 0 <= self.clip < math.inf, "0 or more and finite"),
+            ("patience", self.patience, 0 <= self.patience < 2**31, "0 or more"),
+            ("val_questions", self.val_questions, 1 <= self.val_questions < 2**31, "1 or more"),
+            ("seed", self.seed, 0 <= self.seed < 2**63, "in [0, 2^63)"),
+        )
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of a step of the optimiser, counted from 0, of so many in all.
+
+        >>> [round(MetaRecipe(lr=1.0, warmup=0.5, schedule="cosine").rate(s, 4), 3) for s in range(4)]
+        [0.5, 1.0, 1.0, 0.55]
+        """
+        rising = round(self.warmup * steps)
+        if step < rising:
+            return self.lr * (step + 1) / rising
+        if self.schedule == "constant":
+            return self.lr
+        along = (step - rising) / max(steps - rising, 1)
+        return self.lr * (0.1 + 0.9 * (1 + math.cos(math.pi * along)) / 2)
+
+    def optimizer_for(
+        self, parameters: Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]]
+    ) -> torch.optim.Optimizer:
+        """A fresh optimiser over the parameters given, or over torch's groups of them."""
+        import torch
+
+        kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
+        return kind(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+
+
 FIRST_TASK = Recipe(epochs=200, milestones=(60, 120, 170), weight_decay=5e-4)
 """How the PyCIL toolbox and MEMO's code train the first task for every method."""

@@ -112,8 +112,9 @@ class Loop(ABC):
         if whole is None:
             return 0
         self.restore(whole.frozen, step)
-        if not any(row["step"] == step for row in self.folder.rows(SCORES)) or not any(
-            row["step"] == step and row["kind"] == "figures" for row in self.folder.rows(LEDGER)
+        if step and (
+            not any(row["step"] == step for row in self.folder.rows(SCORES))
+            or not any(row["step"] == step and row["kind"] == "figures" for row in self.folder.rows(LEDGER))
         ):  # killed between writing a state and its rows: repeat that step, which gives the same bytes
             self.folder.drop_after(step - 1)
             self.reset()

@@ -23,6 +23,11 @@ def config(loaded: Mapping[str, Any], console: Console) -> None:
         from clearn.collecting.planner import show
 
         show(loaded, console)
+    elif (loaded.get("stream") or {}).get("name") == "documents":
+        from clearn.reading import prepare as prepare_reading
+        from clearn.reading.showing import show as show_reading
+
+        show_reading(prepare_reading(loaded).build(), console)
     else:
         from clearn.learning import prepare
 
