@@ -2,9 +2,9 @@
 
     load(paths) -> runs,  groups(runs) -> groups,  then terminal, markdown, csv or html
 
-Runs of strategies (`learning`), those with requests to forget (`unlearning`) and those of protocols (`collections`) are
-told apart and never share a table. Importing this package loads neither rich nor matplotlib; the writers that need them
-do.
+Runs of strategies (`learning`), those with requests to forget (`unlearning`), those of readers of documents (`reading`)
+and those of protocols (`collections`) are told apart and never share a table. Importing this package loads neither rich
+nor matplotlib; the writers that need them do.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Generic, Literal
 from clearn.metrics import Spread
 from clearn.report.grouping import G
 
-Kind = Literal["percent", "bytes", "count", "seconds", "rate", "error", "loss", "bits"]
+Kind = Literal["percent", "bytes", "count", "seconds", "ms", "rate", "error", "loss", "bits"]
 EXACT = ("bytes", "count", "loss", "bits")  # kinds whose deviation is told only where there is one
 
 
@@ -91,7 +91,7 @@ def number_text(value: float, kind: Kind, like: float | None = None) -> str:
         return f"{100 * value:.1f}" if abs(value) >= 0.0005 else "0.0"
     if kind == "bytes":
         return bytes_text(value, like)
-    if kind == "seconds":
+    if kind in ("seconds", "ms"):
         return f"{value:,.0f}" if (value if like is None else like) >= 100 else f"{value:.1f}"
     if kind == "error":
         return error_text(value, like)
@@ -126,13 +126,13 @@ def heads(found: Sequence[Column[G]]) -> list[str]:
 
 def head(column: Column[G]) -> str:
     """Print a column's title with its unit and an arrow that points to better."""
-    unit = {"percent": " %", "seconds": " s"}.get(column.kind, "")
+    unit = {"percent": " %", "seconds": " s", "ms": " ms"}.get(column.kind, "")
     return column.title + (unit + column.better).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def exact_text(found: Spread, kind: Kind) -> str:
     """Print a number with all its digits, for whoever points at it."""
-    unit = {"bytes": " bytes", "seconds": " s"}.get(kind, "")
+    unit = {"bytes": " bytes", "seconds": " s", "ms": " ms"}.get(kind, "")
     if kind in ("error", "loss", "bits"):
         std = "" if found.std is None else f", sd {found.std:.9g}"
         return f"{found.mean:.9g}{std}, n = {found.n}"

@@ -119,7 +119,7 @@ def left_out(groups: Sequence[Group[Any]]) -> list[tuple[Run, Group[Any], str]]:
     found: list[tuple[Run, Group[Any], str]] = []
     for group in groups:
         for run in group.unfinished:
-            reached = f"{run.state} after {run.word} {run.step}" + (f" of {run.steps}" if run.steps else "")
+            reached = f"{run.state} {run.reached}"
             found.append((run, group, reached + (f": {run.message}" if run.message else "")))
         for run in group.repeated:
             twin = next(other for other in group.finished if other.seeds == run.seeds)

@@ -1,4 +1,4 @@
-"""Find run folders and read each as what it is: a run of a strategy, one with requests to forget, or of a protocol."""
+"""Find run folders and read each as what it is: of a strategy, with requests to forget, of a reader, of a protocol."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 from clearn.errors import UserError
 from clearn.report.collections.runs import CollectionRun
 from clearn.report.learning.runs import LearningRun
-from clearn.report.runs import Row, Run, read_config, read_json, read_lines
+from clearn.report.reading.runs import ReadingRun
+from clearn.report.runs import Row, Run, read_config, read_json, read_lines, section
 from clearn.report.unlearning.runs import UnlearningRun
 
 RUN_FILES = ("environment.json", "status.json", "scores.jsonl", "ledger.jsonl")
@@ -72,14 +73,18 @@ def _kind(path: Path, config: Row) -> type[Run]:
     """Tell a run's kind by its config, and by what else is there where the config cannot be read."""
     if not config:
         try:
-            told = b'"frequencies"' in (path / "scores.jsonl").read_bytes()[:4096]
+            start = (path / "scores.jsonl").read_bytes()[:4096]
         except OSError:
-            told = False
-        if told:
+            start = b""
+        if b'"frequencies"' in start:
             return CollectionRun
+        if b'"prefix"' in start:
+            return ReadingRun
         return UnlearningRun if (path / "evidence").is_dir() else LearningRun
     if "protocol" in config:
         return CollectionRun
+    if section(config, "stream").get("name") == "documents":
+        return ReadingRun
     return UnlearningRun if config.get("unlearner") else LearningRun
 
 

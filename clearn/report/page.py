@@ -17,6 +17,8 @@ from clearn.report.grouping import Group, left_out, settings
 from clearn.report.learning import part as learning
 from clearn.report.learning.grouping import LearningGroup
 from clearn.report.look import SCRIPT, style
+from clearn.report.reading import part as reading
+from clearn.report.reading.grouping import ReadingGroup
 from clearn.report.runs import Run
 from clearn.report.unlearning import part as unlearning
 from clearn.report.unlearning.grouping import UnlearningGroup
@@ -32,6 +34,7 @@ def html(groups: Sequence[Group[Any]], runs: Sequence[Run], title: str) -> str:
     """
     learned = [group for group in groups if isinstance(group, LearningGroup)]
     unlearned = [group for group in groups if isinstance(group, UnlearningGroup)]
+    read = [group for group in groups if isinstance(group, ReadingGroup)]
     collected = [group for group in groups if isinstance(group, CollectionGroup)]
     leads, parts = [], []
     if learned:
@@ -44,9 +47,15 @@ def html(groups: Sequence[Group[Any]], runs: Sequence[Run], title: str) -> str:
         bodies = [*unlearning.bodies(unlearned, first), _left_out(unlearned)]
         bodies.append(_runs(unlearned, runs, "unlearner", unlearning.SEEDS))
         parts.append([unlearning.TITLE, *bodies, _notes(unlearning.notes(unlearned))])
+    first += len(settings(unlearned))
+    if read:
+        leads.append(reading.lead(read))
+        bodies = [*reading.bodies(read, first), _left_out(read), _runs(read, runs, "method", reading.SEEDS)]
+        parts.append([reading.TITLE, *bodies, _notes(reading.notes(read))])
+    first += len(settings(read))
     if collected:
         leads.append(collecting.lead(collected))
-        bodies = [*collecting.bodies(collected, first + len(settings(unlearned))), _left_out(collected)]
+        bodies = [*collecting.bodies(collected, first), _left_out(collected)]
         bodies.append(_runs(collected, runs, "protocol", collecting.SEEDS))
         parts.append([collecting.TITLE, *bodies, _notes(collecting.notes(collected))])
     names = [name for name, *_ in parts] if len(parts) > 1 else []

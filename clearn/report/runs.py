@@ -1,6 +1,7 @@
 """What a run folder of any kind holds, read forgivingly: a run may go on, may have been killed in mid-line, be damaged.
 
-A kind of run is one class here: it says what its scores mean (`learning.runs`, `unlearning.runs`, `collections.runs`).
+A kind of run is one class here: it says what its scores mean (`learning.runs`, `unlearning.runs`, `reading.runs`,
+`collections.runs`).
 """
 
 from __future__ import annotations
@@ -111,6 +112,11 @@ class Run(ABC):
         return (self.config.get("seed"),)
 
     @property
+    def reached(self) -> str:
+        """How far the run got, in words."""
+        return f"after {self.word} {self.step}" + (f" of {self.steps}" if self.steps else "")
+
+    @property
     def lacking(self) -> str:
         """What a run that says it is done should hold and does not; empty where nothing is amiss."""
         return ""
@@ -177,7 +183,10 @@ def read_lines(path: Path) -> list[Row]:
 
 
 def whole_steps(rows: Sequence[Row]) -> tuple[tuple[dict[str, int], ...], list[Row]]:
-    """Give bytes by category and the figures' row of each whole step; a row written again replaces the earlier one."""
+    """Give bytes by category and the figures' row of each whole step; a row written again replaces the earlier one.
+
+    Step 0, what was prepared before the first step of a stream, is none of them.
+    """
     figures = {int(row["step"]): row for row in rows if row["kind"] == "figures"}
     weighed = {
         (int(row["step"]), row["owner"], row["category"]): int(row["bytes"]) for row in rows if row["kind"] == "bytes"
@@ -187,7 +196,7 @@ def whole_steps(rows: Sequence[Row]) -> tuple[tuple[dict[str, int], ...], list[R
         n += 1
     categories: tuple[dict[str, int], ...] = tuple({} for _ in range(n))
     for (step, _, category), size in weighed.items():
-        if step <= n:
+        if 1 <= step <= n:
             categories[step - 1][category] = categories[step - 1].get(category, 0) + size
     return categories, [figures[step] for step in range(1, n + 1)]
 

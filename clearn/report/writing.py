@@ -16,6 +16,10 @@ from clearn.report.learning import grouping as learned_groups
 from clearn.report.learning import tables as learned_tables
 from clearn.report.learning.grouping import LearningGroup
 from clearn.report.learning.runs import LearningRun
+from clearn.report.reading import grouping as read_groups
+from clearn.report.reading import tables as read_tables
+from clearn.report.reading.grouping import ReadingGroup
+from clearn.report.reading.runs import ReadingRun
 from clearn.report.runs import Run
 from clearn.report.unlearning import grouping as unlearned_groups
 from clearn.report.unlearning import tables as unlearned_tables
@@ -25,32 +29,38 @@ from clearn.report.unlearning.runs import UnlearningRun
 if TYPE_CHECKING:
     from rich.console import Console
 
-AnyGroup = LearningGroup | UnlearningGroup | CollectionGroup
+AnyGroup = LearningGroup | UnlearningGroup | ReadingGroup | CollectionGroup
 
 
 def groups(runs: Sequence[Run]) -> list[AnyGroup]:
     """Group runs that differ only in their seeds; those of strategies first, those of protocols last."""
     learned = learned_groups.groups([run for run in runs if isinstance(run, LearningRun)])
     unlearned = unlearned_groups.groups([run for run in runs if isinstance(run, UnlearningRun)])
+    read = read_groups.groups([run for run in runs if isinstance(run, ReadingRun)])
     collected = collected_groups.groups([run for run in runs if isinstance(run, CollectionRun)])
-    return [*learned, *unlearned, *collected]
+    return [*learned, *unlearned, *read, *collected]
 
 
-def _kinds(groups: Sequence[Group[Any]]) -> tuple[list[LearningGroup], list[UnlearningGroup], list[CollectionGroup]]:
+def _kinds(
+    groups: Sequence[Group[Any]],
+) -> tuple[list[LearningGroup], list[UnlearningGroup], list[ReadingGroup], list[CollectionGroup]]:
     return (
         [group for group in groups if isinstance(group, LearningGroup)],
         [group for group in groups if isinstance(group, UnlearningGroup)],
+        [group for group in groups if isinstance(group, ReadingGroup)],
         [group for group in groups if isinstance(group, CollectionGroup)],
     )
 
 
 def terminal(groups: Sequence[AnyGroup], console: Console) -> None:
     """Print the tables with rich."""
-    learned, unlearned, collected = _kinds(groups)
+    learned, unlearned, read, collected = _kinds(groups)
     if learned:
         learned_tables.terminal(learned, console)
     if unlearned:
         unlearned_tables.terminal(unlearned, console)
+    if read:
+        read_tables.terminal(read, console)
     if collected:
         collected_tables.terminal(collected, console)
 
@@ -62,10 +72,11 @@ def curve(groups: Sequence[AnyGroup], console: Console) -> None:
 
 def markdown(groups: Sequence[AnyGroup], curve: bool = False) -> str:
     """Write the tables as Markdown, the same as on the terminal; with the curves where asked for."""
-    learned, unlearned, collected = _kinds(groups)
+    learned, unlearned, read, collected = _kinds(groups)
     lines = learned_tables.markdown(learned) if learned else []
     lines += areas.markdown(learned) if curve else []
     lines += unlearned_tables.markdown(unlearned) if unlearned else []
+    lines += read_tables.markdown(read) if read else []
     lines += collected_tables.markdown(collected) if collected else []
     return "\n".join(lines)
 
@@ -96,8 +107,9 @@ def csv_files(groups: Sequence[AnyGroup], path: Path) -> dict[Path, str]:
 
 def _csv_tables(groups: Sequence[AnyGroup]) -> dict[str, str]:
     """Give the table of each kind that there is, by its name."""
-    learned, unlearned, collected = _kinds(groups)
+    learned, unlearned, read, collected = _kinds(groups)
     tables = {"learning": learned_tables.csv(learned)} if learned else {}
     tables |= {"unlearning": unlearned_tables.csv(unlearned)} if unlearned else {}
+    tables |= {"reading": read_tables.csv(read)} if read else {}
     tables |= {"collections": collected_tables.csv(collected)} if collected else {}
     return tables
