@@ -70,6 +70,8 @@ class Gathering:
         head_size: likewise.
         inject: "embed": m vectors before the question's own embeddings; "prefix": keys and values in every layer.
         prefix: slots a layer for "prefix".
+        head: of "prefix": "per_position" as MAC has it, or "shared", see `PrefixHead`.
+        opening: of "prefix": add it to what the language model keeps of its own start tokens, see `PrefixHead`.
     """
 
     k: int = 4
@@ -81,6 +83,8 @@ class Gathering:
     head_size: int = 96
     inject: Literal["embed", "prefix"] = "embed"
     prefix: int = 2
+    head: Literal["per_position", "shared"] = "per_position"
+    opening: bool = False
 
     def __post_init__(self) -> None:
         demand(
@@ -450,7 +454,9 @@ class Cmt(Reader):
 
     def _prefix_head(self) -> PrefixHead:
         lm = self.lm
-        return PrefixHead(lm.width, self.compression.tokens, self.gather.prefix, lm.depth, lm.kv_heads, lm.head_size)
+        slots, form = self.gather.prefix, self.gather.head
+        start = lm.opening(slots) if self.gather.opening else None
+        return PrefixHead(lm.width, self.compression.tokens, slots, lm.depth, lm.kv_heads, lm.head_size, form, start)
 
     def _bank(self, storage: Storage) -> Bank:
         width = self.lm.width
