@@ -75,7 +75,7 @@ def reader(folder: Path) -> Mbc:
 
 
 def words(ends: bool) -> PreTrainedTokenizerFast:
-    """A tokenizer that makes each of "w0", "w1", .. one token; `ends` puts an end mark after each text, as T5 has it."""
+    """A tokenizer that makes each of "w0", "w1", .. one token; `ends` puts an end mark after a text, as T5's does."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -186,7 +186,11 @@ WAYS: dict[str, Way] = {
 
 
 def agree(net: Mbc, rows: Sequence[Row]) -> tuple[float, float]:
-    """Hold both ways' losses and gradients on the same weights against each other; the largest differences."""
+    """Hold both ways against each other on the same weights.
+
+    Returns:
+        How far their losses differ, as a share; and their gradients, as a share of each tensor's norm, at most.
+    """
     kept = {name: value.clone() for name, value in net.quantiser.state_dict().items()}
     losses, gradients = [], []
     for way in (WAYS["as published"], WAYS["ours: Mbc.episode"]):
@@ -201,10 +205,9 @@ def agree(net: Mbc, rows: Sequence[Row]) -> tuple[float, float]:
     published, ours = gradients
     assert published.keys() == ours.keys()
     assert len(ours) == sum(one.requires_grad for one in net.parameters())
-    largest = max(float(one.abs().max()) for one in ours.values())
-    gap = max(float((published[name] - one).abs().max()) for name, one in ours.items()) / largest
+    gap = max(float((published[name] - one).norm() / one.norm().clamp(min=1e-12)) for name, one in ours.items())
     assert abs(losses[0] - losses[1]) < 1e-4 * losses[1], f"the ways have other losses: {losses}"
-    assert gap < 1e-3, f"the ways have other gradients: they differ by {gap:.1e} of the largest"
+    assert gap < 1e-2, f"the ways have other gradients: those of a tensor differ by {gap:.1e} of its norm"
     return abs(losses[0] - losses[1]) / losses[1], gap
 
 
@@ -286,8 +289,8 @@ def main() -> None:
         ],
     )
     tables.show(
-        f"Where it comes from (target: {TARGET:.0f} in all); both have the same loss to {loss_gap:.0e} and gradients to "
-        f"{gap:.0e} of the largest",
+        f"Where it comes from (target: {TARGET:.0f} in all); losses differ by {loss_gap:.0e}, a tensor's gradients "
+        f"by at most {gap:.0e} of its norm",
         ["x faster", "a step", "without Adam"],
         [
             ["no passes for the log", f"{figures['log']:.2f}", f"{figures['log_without_optimizer']:.2f}"],

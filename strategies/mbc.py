@@ -59,7 +59,8 @@ class Mbc(Reader):
         codebook: how codes are learned.
         keep: what is kept of single documents beside the histogram.
         with_gradient: rho, share of a batch's documents that is encoded with gradient and asked about, while the others
-            are distractors alone (backpropagation dropout); 0.75 in the paper for GPT2-XL and Llama.
+            are distractors alone (backpropagation dropout); 0.75 in the paper for GPT2-XL and Llama, 3 of 5 as its
+            code rounds.
         lora: on the language model's keys and values; null for none.
         random_codes: read out a second time with as many codes drawn at random, as a control.
         meta: training before the stream; in the paper Adam with a rate of 1e-5, gradients cut at 100, 50 epochs.

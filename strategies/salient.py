@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from math import isfinite
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -35,6 +36,8 @@ class Salient(Reader):
         clip: the gradient's norm is cut to this; 0 leaves it.
         tune: how the model is trained on upstream questions first, closed book; null for the model as it is.
     """
+
+    after_preparing: ClassVar[tuple[str, ...]] = ("lr", "clip")
 
     def __init__(self, lm: Lm = Lm(), lr: float = 2.5e-5, clip: float = 750.0, tune: MetaRecipe | None = None) -> None:
         demand(
