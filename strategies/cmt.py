@@ -34,7 +34,7 @@ from clearn.parts.language.decoding import greedy
 from clearn.parts.language.encoder import Encoder
 from clearn.parts.language.frozen_lm import FrozenLM, Lm
 from clearn.parts.language.memories import Embeds, Memory, Prefix
-from clearn.parts.matching import TAU, Matcher, best, cosines, log_shares, match_loss, shortlist, signs
+from clearn.parts.matching import TAU, Matcher, best, cosines, log_shares, match_loss
 from clearn.reader import Reader
 from clearn.recipe import MetaRecipe
 from clearn.state import State
@@ -138,21 +138,15 @@ class Asking:
 
     Attributes:
         k: instead of `gather.k`; null for that.
-        shortlist: compare exactly only with so many memories, those whose keys have the most signs in common with the
-            question's; 0 compares with all.
         contrast: decode from (1 + alpha) with memory - alpha without, as the "aware" loss was trained; two passes over
             the whole question a token.
     """
 
     k: int | None = None
-    shortlist: int = 0
     contrast: bool = False
 
     def __post_init__(self) -> None:
-        demand(
-            ("asking.k", self.k, self.k is None or self.k >= 1, "1 or more, or null for gather.k"),
-            ("asking.shortlist", self.shortlist, self.shortlist >= 0, "0 or more"),
-        )
+        demand(("asking.k", self.k, self.k is None or self.k >= 1, "1 or more, or null for gather.k"))
 
 
 class Cmt(Reader):
@@ -192,8 +186,6 @@ class Cmt(Reader):
         super().__init__()
         self.compression, self.gather, self.objective = compressor, gather, objective
         self.storage, self.asking, self.meta = bank, asking, meta
-        k, listed = self._k(), asking.shortlist
-        demand(("asking.shortlist", listed, not listed or listed >= k, f"0, or at least the {k} that are gathered"))
         self.lm = FrozenLM(lm)
         self.compressor = compressor_for(self.lm, encoder, compressor)
         self.matcher = Matcher(self.lm.width, gather.tau)
@@ -290,10 +282,9 @@ class Cmt(Reader):
         """Match, gather the k best, decode greedily; with nothing in the bank a question's own memory is injected."""
         answers: list[str] = []
         keys = self.memory.matching(self.device)
-        packed = signs(keys) if self.asking.shortlist else None
         for start in range(0, len(questions), self.lm.options.batch):
             texts = [question.text for question in questions[start : start + self.lm.options.batch]]
-            answers += self._answers(texts, keys, packed)
+            answers += self._answers(texts, keys)
         return answers
 
     def load(self, state: State, seen: Sequence[TaskInfo]) -> None:
@@ -352,28 +343,17 @@ class Cmt(Reader):
             return Embeds(gathered)
         return Prefix(*self.prefix(gathered))
 
-    def _answers(self, texts: Sequence[str], keys: Tensor, packed: Tensor | None) -> list[str]:
+    def _answers(self, texts: Sequence[str], keys: Tensor) -> list[str]:
         """Answer one batch; of the bank, the rows that were chosen are read and no others."""
         queries = self._questions(texts)
         if self.gather.match:
-            chosen, scores = self._chosen(self.matcher.queries(queries), keys, packed)  # (n, k) each
-            gathered = self._gathered(queries, self.memory.vectors(chosen, self.device), scores)
+            scores = cosines(self.matcher.queries(queries), keys)  # (n, N)
+            chosen = best(scores, self._k())  # (n, k)
+            gathered = self._gathered(queries, self.memory.vectors(chosen, self.device), scores.gather(1, chosen))
         else:
             gathered = self._gathered(queries, self.memory.vectors(device=self.device)[None], None)
         questions, memory = [self.lm.question_tokens(text) for text in texts], self._injected(gathered)
         return self._contrasted(questions, memory) if self.asking.contrast else self.lm.generate(questions, memory)
-
-    def _chosen(self, directions: Tensor, keys: Tensor, packed: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The k best rows of the bank for each question, and their cosines: (n, k) each."""
-        k = self._k()
-        if packed is None or len(keys) <= self.asking.shortlist:
-            scores = cosines(directions, keys)
-            chosen = best(scores, k)
-            return chosen, scores.gather(1, chosen)
-        rows = torch.stack([shortlist(one, packed, self.asking.shortlist) for one in directions])  # (n, shortlist)
-        scores = torch.cat([cosines(one[None], keys[of_one]) for one, of_one in zip(directions, rows, strict=True)])
-        chosen = best(scores, k)
-        return rows.gather(1, chosen), scores.gather(1, chosen)
 
     def _contrasted(self, questions: Sequence[Sequence[int]], memory: Memory) -> list[str]:
         """Decode from logits with memory set against those without; nothing is kept from token to token."""

@@ -100,14 +100,23 @@ def best(scores: Tensor, k: int, forced: Tensor | None = None) -> Tensor:
     tensor([[1, 3]])
     """
     scores = scores.detach()
-    picked = scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
+    picked = _largest(scores, min(k, scores.shape[1]))
     if forced is None or not picked.shape[1]:
         return picked
     there = forced.gather(1, picked).any(1)
     missing = forced.any(1) & ~there  # a row that forces nothing misses nothing
-    instead = scores.masked_fill(~forced, -torch.inf).sort(dim=1, descending=True, stable=True).indices[:, 0]
+    instead = _largest(scores.masked_fill(~forced, -torch.inf), 1)[:, 0]
     last = torch.where(missing, instead, picked[:, -1])
     return torch.cat([picked[:, :-1], last[:, None]], dim=1)
+
+
+def _largest(scores: Tensor, k: int) -> Tensor:
+    """The k largest of each row in order, the first of equals; a full sort only where the k-th has an equal outside."""
+    values, found = scores.topk(k, dim=1)
+    if k and bool(((scores >= values[:, -1:]).sum(1) > k).any()):
+        return scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
+    found = found.sort(dim=1).values
+    return found.gather(1, scores.gather(1, found).sort(dim=1, descending=True, stable=True).indices)
 
 
 def log_shares(scores: Tensor, tau: Tensor | float) -> Tensor:
@@ -129,29 +138,3 @@ def match_loss(scores: Tensor, tau: Tensor | float, positives: Tensor) -> Tensor
     """
     right = log_shares(scores, tau).masked_fill(~positives, -torch.inf).logsumexp(1)
     return -right.mean()
-
-
-def signs(keys: Tensor) -> Tensor:
-    """Keep the sign of each number: (N, D) -> (N, ceil(D / 8)) uint8, an eighth of a byte a number.
-
-    >>> signs(torch.tensor([[1.0, -1.0, 2.0, 0.0]])).tolist()
-    [[5]]
-    """
-    wide = nn.functional.pad((keys > 0).to(torch.uint8), (0, -keys.shape[1] % 8)).unflatten(1, (-1, 8))
-    return (wide << torch.arange(8, dtype=torch.uint8, device=keys.device)).sum(2, dtype=torch.uint8)
-
-
-def shortlist(query: Tensor, packed: Tensor, n: int) -> Tensor:
-    """Preselect by signs the memories whose exact cosines are worth computing; ties go to the older document.
-
-    Args:
-        query: (D,) of one question.
-        packed: (N, D / 8), see `signs`.
-        n: how many.
-
-    Returns:
-        (min(n, N),) int64, ascending.
-    """
-    table = torch.tensor([bin(byte).count("1") for byte in range(256)], dtype=torch.uint8, device=packed.device)
-    differing = table[(packed ^ signs(query[None])).int()].sum(1, dtype=torch.int32)
-    return differing.sort(stable=True).indices[:n].sort().values

@@ -529,24 +529,6 @@ def test_a_share_encoded_with_gradient_is_asked_about() -> None:
     assert reader.compressor.resampler.queries.grad is not None  # type: ignore[union-attr]
 
 
-@torch.no_grad()
-def test_a_shortlist_is_the_exact_search_among_those_of_like_signs() -> None:
-    rows = facts(10)
-    exact, listed = reading(made(), rows), reading(made(asking=Asking(shortlist=6)), rows)
-    whole = reading(made(asking=Asking(shortlist=10)), rows)
-    left_out = 0
-    for row in rows:
-        text = row.question.text
-        positive = exact.matcher.queries(exact._questions([text]))[0] > 0
-        differing = ((exact.memory.matching() > 0) != positive).sum(1).tolist()
-        six = sorted(sorted(range(10), key=lambda i: (differing[i], i))[:6])
-        among = reading(made(), [rows[i] for i in six])
-        torch.testing.assert_close(gathered(listed, text), gathered(among, text), atol=1e-5, rtol=1e-5)
-        assert torch.equal(gathered(whole, text), gathered(exact, text))
-        left_out += among.found(text, 4) != exact.found(text, 4)
-    assert left_out  # so that the shortlist was not all there is
-
-
 def test_k_at_test_is_another_choice_than_in_training() -> None:
     rows = facts(8)
     text = rows[0].question.text
@@ -593,8 +575,6 @@ def test_options_out_of_range_are_refused() -> None:
         Gathering(tau=0)
     with pytest.raises(ConfigError, match=r"objective.alpha=-1 must be .*; objective.share=0"):
         Objective(alpha=-1, share=0)
-    with pytest.raises(ConfigError, match=r"asking.shortlist=3 must be 0, or at least the 4 that are gathered"):
-        made(asking=Asking(shortlist=3))
 
 
 # It learns.
