@@ -34,7 +34,8 @@ from torch import Tensor
 
 from clearn.parts.amortising import Aggregator, Cached
 from clearn.parts.bank import Bank
-from clearn.parts.codebook import Codebook, CodeMemory, Keep, Quantiser
+from clearn.parts.code_memory import CodeMemory, Keep
+from clearn.parts.codebook import Codebook, Quantiser
 from clearn.parts.language import Prefix
 from clearn.parts.matching import Matcher, best, cosines, log_shares
 

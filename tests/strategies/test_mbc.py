@@ -11,7 +11,8 @@ from torch import Tensor
 
 from clearn.errors import BudgetExceeded, ConfigError, DataError, StateError
 from clearn.ledger import Budget, account
-from clearn.parts.codebook import Codebook, Keep
+from clearn.parts.code_memory import Keep
+from clearn.parts.codebook import Codebook
 from clearn.parts.language import Prefix
 from clearn.recipe import MetaRecipe
 from clearn.state import decode, encode, freeze, thaw
