@@ -69,8 +69,12 @@ class Learner(LightningModule):
         return self.model_state() | held
 
     def untouched(self) -> dict[str, tuple[str, int]]:
-        """Pretrained leaves that are bit-identical to their checkpoint: state name -> (SHA-256, bytes)."""
+        """Pretrained leaves that are bit-identical to their checkpoint: state name -> (SHA-256, bytes).
+
+        Of tied weights, such as an output matrix that is the embeddings', the first name has the bytes.
+        """
         found: dict[str, tuple[str, int]] = {}
+        places: set[tuple[int, torch.Size]] = set()
         for prefix, module in self.named_modules():
             published: dict[str, str] = getattr(module, "pretrained_hashes", {})
             if not published:
@@ -79,7 +83,10 @@ class Learner(LightningModule):
             known = {} if hashes is None else hashes()  # a large network knows which of its weights it has hashed
             for key, value in module.state_dict().items():
                 if key in published and published[key] == (known.get(key) or content_hash(value)):
-                    found[f"model/{prefix}.{key}"] = (published[key], nbytes(value))
+                    place = (value.data_ptr(), value.shape)
+                    found[f"model/{prefix}.{key}"] = (published[key], 0 if place in places else nbytes(value))
+                    if value.numel():
+                        places.add(place)
         return found
 
     def load(self, state: State, seen: Sequence[TaskInfo]) -> None:

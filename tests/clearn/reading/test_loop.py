@@ -335,3 +335,13 @@ def test_run_report_fork_and_show_from_the_command_line(
 def test_a_corpus_of_one_s_own_runs_from_python(tmp_path: Path) -> None:
     path = clearn.run(corpus(), "bm25", out=tmp_path / "run", progress=False, trainer={"threads": 1})
     assert RunFolder(path).rows(SCORES)[-1]["step"] == 3
+
+
+def test_tied_pretrained_weights_are_weighed_once() -> None:
+    from clearn.parts.language import FrozenLM, Lm
+
+    reader = Parrot()
+    reader.lm = FrozenLM(Lm())
+    owned = {p.data_ptr(): p.nbytes for p in reader.lm.parameters()}
+    assert sum(size for _, size in reader.untouched().values()) == sum(owned.values())
+    assert len(reader.untouched()) > len(owned)  # the output matrix is the embeddings'
