@@ -65,7 +65,13 @@ def rebuild(learner: L, frozen: Frozen, seen: Sequence[TaskInfo], seed: int, ste
     state: State = {name: value for name, value in thaw(frozen).items() if not name.startswith("unlearner/")}
     with seeds.scope(seed, step, "rebuild"):
         learner.load(state, seen)
-    untouched = learner.untouched() if frozen.shared else {}
+    untouched = learner.untouched()
+    lost = sorted(untouched.keys() - frozen.shared.keys())
+    if lost:
+        raise StateError(
+            f"{len(lost)} trained weights are missing in this state, first '{lost[0]}', and the pretrained ones would "
+            "take their place: the file is damaged; go on from an earlier state"
+        )
     gone = [name for name, facts in frozen.shared.items() if untouched.get(name) != facts]
     if gone:
         raise StateError(

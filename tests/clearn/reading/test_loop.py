@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 import clearn
-from clearn import cli
+from clearn import cli, plugins
+from clearn.boundary import rebuild
 from clearn.config import load
 from clearn.context import Context
-from clearn.errors import BudgetExceeded, ConfigError
+from clearn.errors import BudgetExceeded, ConfigError, StateError
 from clearn.experiment import bind
 from clearn.folder import LEDGER, SCORES, RunFolder
 from clearn.ledger import Budget
@@ -345,3 +346,13 @@ def test_tied_pretrained_weights_are_weighed_once() -> None:
     owned = {p.data_ptr(): p.nbytes for p in reader.lm.parameters()}
     assert sum(size for _, size in reader.untouched().values()) == sum(owned.values())
     assert len(reader.untouched()) > len(owned)  # the output matrix is the embeddings'
+
+
+def test_a_state_that_lost_a_trained_weight_is_refused_and_not_filled_up_from_the_checkpoint(tmp_path: Path) -> None:
+    path = clearn.run(corpus(), "uniform", out=tmp_path / "run", progress=False, trainer={"threads": 1})
+    frozen = RunFolder(path).read_state(3).frozen
+    first = max(frozen.tensors)
+    torn = replace(frozen, tensors={name: value for name, value in frozen.tensors.items() if name != first})
+    reader = plugins.find("strategies", "uniform")()
+    with pytest.raises(StateError, match=f"1 trained weights are missing in this state, first '{first}'"):
+        rebuild(reader, torn, [one.info for one in corpus()], 0, 3)
