@@ -7,7 +7,7 @@ content hash and neither written nor weighed with what is carried (specs "mos", 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -44,6 +44,8 @@ class Vit:
             fresh ones, which are carried like any other weights.
         image_size: side in pixels to which images are resized; null for the checkpoint's own. Position embeddings are
             resampled to it.
+        compile: have torch compile the passes of the plain network, without adapters or prompts beside it, whose blocks
+            are given others at each pass. It takes a C++ compiler and some seconds for each learner that is built.
         normalise: "checkpoint": with the mean and deviation that the weights were trained with; "none": pixels stay in
             [0, 1], as the LAMDA-PILOT toolbox has it for every such method.
     """
@@ -52,6 +54,7 @@ class Vit:
     weights: str | bool = True
     image_size: int | None = None
     normalise: Literal["checkpoint", "none"] = "checkpoint"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size is not None and self.image_size < 1:
@@ -121,6 +124,9 @@ class FrozenViT(nn.Module):
             self.net = copy.deepcopy(kept)
             self.pretrained_hashes = {f"net.{key}": value for key, value in hashes.items()}
         self.net.requires_grad_(False).eval()
+        self.plain: Callable[[Tensor], Tensor] = self.net.forward_features
+        if options.compile:
+            self.plain = torch.compile(self.net.forward_features)
         self.depth, self.width = len(self.net.blocks), int(self.net.num_features)
         self.channels, self.full = inputs.shape[0], 255.0 if inputs.dtype == "uint8" else 1.0
         as_trained = options.normalise == "checkpoint"
@@ -155,8 +161,11 @@ class FrozenViT(nn.Module):
             (b, d): what the network hands to its classifier: the class token after the final norm, or what the
             model itself pools where it pools otherwise.
         """
-        with self._hosting(adapters, prefixes):
-            tokens = self.net.forward_features(self.images(inputs))
+        if adapters is None and prefixes is None:
+            tokens = self.plain(self.images(inputs))
+        else:
+            with self._hosting(adapters, prefixes):
+                tokens = self.net.forward_features(self.images(inputs))
         features: Tensor = self.net.forward_head(tokens, pre_logits=True)
         return features
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -357,3 +359,30 @@ def test_a_missing_file_and_one_of_another_network_are_named(tmp_path: Path) -> 
     save_file({"norm.weight": torch.ones(64)}, lacking)
     with pytest.raises(DataError, match="are not in it"):
         FrozenViT(INPUTS, Vit("test_vit", str(lacking), 32))
+
+
+def test_only_passes_without_anything_beside_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def compiled(plain: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+        def run(x: torch.Tensor) -> torch.Tensor:
+            seen.append(tuple(x.shape))
+            return plain(x)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    vit, plain, x = fresh(options=replace(TINY, compile=True)), fresh(), images()
+    assert torch.equal(vit(x), plain(x))
+    assert len(seen) == 1
+    prefix = Prefix(*(torch.zeros(4, 1, vit.width) for _ in range(2)))
+    vit(x, prefixes={0: prefix})
+    assert len(seen) == 1
+    assert set(vit.state_dict()) == set(plain.state_dict())
+
+
+@pytest.mark.slow
+def test_compiled_features_are_those_of_the_plain_network() -> None:
+    vit, plain, x = fresh(options=replace(TINY, compile=True)), fresh(), images()
+    with torch.no_grad():
+        torch.testing.assert_close(vit(x), plain(x), atol=1e-4, rtol=1e-4)
