@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from clearn.learner import Learner
-    from clearn.meta import Shelf
     from clearn.options import TrainerOptions
     from clearn.parts.samples import Samples
+    from clearn.preparations import Shelf
     from clearn.progress import Progress
     from clearn.reader import Reader
     from clearn.recipe import MetaRecipe
@@ -184,7 +184,8 @@ class Context:
             after_step: called after each step of the optimiser, with it.
             rates: parts that learn at another rate: (part, factor of the recipe's rate).
         """
-        from clearn.meta import Shelf, meta_train
+        from clearn.meta import meta_train
+        from clearn.preparations import Shelf
 
         history = meta_train(
             reader,

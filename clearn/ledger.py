@@ -36,20 +36,10 @@ CATEGORIES = (
     "meta",
     "shared_pretrained",
 )
-BANK = (
-    "exemplars",
-    "codes",
-    "codebooks",
-    "memo",
-    "counts",
-    "features",
-    "prototypes",
-    "covariances",
-    "index",
-    "keys",
-    "meta",
-)
-"""Categories of what is kept of the data that was read, and what is needed to read it: all but networks."""
+NETWORKS = ("params", "buffers", "head", "frozen_copy", "shared_pretrained")
+TRAINING = ("importance", "updates", "subspace", "optimizer", "rng")
+BANK = tuple(category for category in CATEGORIES if category not in NETWORKS + TRAINING)
+"""Categories of what is kept of the data, and what is needed to read that: neither networks nor what training needs."""
 
 Policy = Literal["every", "final", "growth", "none"]
 Count = Literal["full", "paper", "bank"]

@@ -20,8 +20,8 @@ from clearn.context import Context
 from clearn.folder import LEDGER, SCORES, RunFolder
 from clearn.ledger import account
 from clearn.memory import keep_freed_memory
-from clearn.meta import Shelf
 from clearn.parts.answers import exact
+from clearn.preparations import Shelf
 from clearn.progress import Progress
 from clearn.reader import Reader
 from clearn.reading.scoring import Inquiry, ask, inquiries, rows
@@ -111,7 +111,7 @@ class ReadingLoop(Loop):
             budget=experiment.budget,
             planned=self.planned,
             progress=self.progress,
-            shelf=Shelf(experiment.cache, experiment.told),
+            shelf=Shelf(experiment.cache, experiment.told | {"precision": experiment.trainer.precision}),
         )
 
     def _leave(self, done: Step, documents: int) -> None:

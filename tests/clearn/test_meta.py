@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from clearn import seeds
 from clearn.context import Context
-from clearn.errors import DataError, Diverged
+from clearn.errors import DataError, Diverged, UserError
 from clearn.ledger import Budget
-from clearn.meta import History, Shelf, batches, documented_rows, evenly, meta_train
+from clearn.meta import batches, documented_rows, evenly, meta_train
 from clearn.options import TrainerOptions
+from clearn.preparations import History, Shelf
 from clearn.progress import Progress
 from clearn.reader import Reader
 from clearn.recipe import MetaRecipe
@@ -270,3 +271,11 @@ def test_validation_questions_are_spread_evenly() -> None:
     assert evenly(questions, 10) == list(questions)
     assert evenly(questions, 2) == [questions[0], questions[-1]]
     assert len(evenly(questions, 1)) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_said_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    toy = made()
+    with pytest.raises(UserError, match=r"CLEARN_CACHE=FOLDER, or keep nothing with runner\.cache=false"):
+        train(toy, root=tmp_path / "file")
+    assert toy.calls == 0

@@ -70,7 +70,7 @@ def make(
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(whole | config))
     facts = {"clearn": "0.1.0", "device": "cpu", "started": f"2025-03-0{seed % 9 + 1}T10:00:00"}
-    (folder / "environment.json").write_text(json.dumps(facts | {"command": ["/home/x/bin/clearn", "run", method]}))
+    (folder / "environment.json").write_text(json.dumps(facts | {"command": ["clearn", "run", method]}))
     logged = {"meta/epochs": 4, "meta/best_epoch": 3, "meta/f1": 0.5, "meta/seconds": 90.0} if meta else {}
     ledger = weigh(0, 0, networks, shared, logged=logged)
     scores: list[dict[str, Any]] = []
