@@ -82,6 +82,7 @@ def test_a_config_binds_to_the_papers_protocol(method: str, data: str) -> None:
         "weights": True,
         "image_size": None,
         "normalise": "none",
+        "compile": False,
     }
     other = ["strategy.vit.name=vit_base_patch16_224.augreg_in21k_ft_in1k", "strategy.vit.normalise=checkpoint"]
     assert prepare(load(name, other)).config["strategy"]["vit"]["normalise"] == "checkpoint"
