@@ -6,7 +6,12 @@ seen, in turns whose order is shuffled, timed in CPU seconds of one thread; the 
 asserted to be. The plain way is that of the released code: the features of all T adapters, those of A_1 once more for
 the prototypes, then the walk on the table of logits; its walk is done for all images at once, which favours it.
 
-    python benchmarks/mos_inference.py --weights dinov2_small.safetensors         about ten minutes on one core
+"work" is the backbone's share of what routing computes for an image, in multiplications and additions, over that of
+one pass of timm's own network: adapters share the first block up to their branch, and the last block computes the
+class token alone. How many passes an image needs depends on how often the first guess of its task is confirmed, hence
+on how well the stream can be told apart: the easier one has --digits.
+
+    python benchmarks/mos_inference.py --weights dinov2_small.safetensors [--digits]       about ten minutes on one core
 """
 
 from __future__ import annotations
@@ -14,14 +19,17 @@ from __future__ import annotations
 import gc
 import random
 import time
+from collections.abc import Callable
 from statistics import mean, median
 
 import tables
 import torch
 import turned
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from clearn import seeds
+from clearn.parts.adapters import Place
 from clearn.parts.retrieval import ROUNDS, Retrieval, tasks_of, two_stages
 from clearn.recipe import Recipe
 from strategies.mos import Mos
@@ -50,6 +58,30 @@ def plain_way(net: Mos, inputs: Tensor) -> tuple[Tensor, Tensor]:
     return two_stages(logits, cosines, len(net.seen)), taken
 
 
+class Nothing:
+    """Adapters that take no work."""
+
+    def __init__(self, at: Place) -> None:
+        self.at = at
+
+    def branch(self, _: int, x: Tensor) -> Tensor:
+        return x.new_zeros(())
+
+
+def work(net: Mos, inputs: Tensor) -> tuple[float, float]:
+    """What is done once for an image, and at each pass, in passes of timm's own network; without adapters."""
+
+    def counted(run: Callable[[], object]) -> int:
+        with FlopCounterMode(display=False) as counter:
+            run()
+        return counter.get_total_flops()
+
+    begun, nothing = net.vit.begin(inputs, net.bank.at), Nothing(net.bank.at)
+    whole = counted(lambda: net.vit.net(net.vit.images(inputs)))
+    first = counted(lambda: net.vit.begin(inputs, net.bank.at))
+    return first / whole, counted(lambda: net.vit.resume(begun, nothing)) / whole
+
+
 def grouped(net: Mos, inputs: Tensor) -> tuple[Tensor, Retrieval]:
     cosines, found = net.retrieve(inputs)
     return two_stages(found.logits, cosines, len(net.seen)), found
@@ -74,11 +106,13 @@ def compare(net: Mos, batches: list[Tensor]) -> dict[str, float]:
         for inputs in batches:
             way(net, inputs)
         seconds[way].append((time.process_time() - started) / len(passes))
+    once, each = work(net, batches[0])
     ours, theirs = median(seconds[grouped]), median(seconds[plain_way])
     return {
         "tasks": len(net.bank),
         "images": len(passes),
         "passes_grouped": mean(passes),
+        "work_grouped": once + each * mean(passes),
         "passes_plain": len(net.bank) + 1,
         "ms_grouped": 1000 * ours,
         "ms_plain": 1000 * theirs,
@@ -89,7 +123,7 @@ def compare(net: Mos, batches: list[Tensor]) -> dict[str, float]:
 def main() -> None:
     torch.set_num_threads(1)
     asked = turned.given(__doc__)
-    stream = turned.stream(per_class=30, per_class_test=10)
+    stream = turned.stream(per_class=30, per_class_test=10, digits=asked.digits)
     with seeds.scope(0, 0, "fresh"):
         net = Mos(stream.inputs, turned.vit(asked.weights), first=BRIEF, later=BRIEF, align=ALIGN)
     figures, rng = [], torch.Generator().manual_seed(0)
@@ -111,6 +145,7 @@ def main() -> None:
         [
             str(one["tasks"]),
             f"{one['passes_grouped']:.2f}",
+            f"{one['work_grouped']:.2f}",
             str(one["passes_plain"]),
             f"{one['ms_grouped']:.1f}",
             f"{one['ms_plain']:.1f}",
@@ -120,7 +155,7 @@ def main() -> None:
         ]
         for one in figures
     ]
-    heads = ["T", "passes/image", "plain", "ms/image", "plain", "x faster", "target", "accuracy"]
+    heads = ["T", "passes/image", "work", "plain", "ms/image", "plain", "x faster", "target", "accuracy"]
     tables.show("MOS at test, grouped routing over the T + 1 passes: CPU time, one thread", heads, rows)
     turned.keep({"mos_inference": figures}, asked.json)
 

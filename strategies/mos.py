@@ -180,12 +180,13 @@ class Mos(Strategy):
         Returns:
             (b, C) cosines of phi(x; A_1) with the prototypes, and where each image came to rest.
         """
-        features, head = self.vit(inputs, self.bank.one(0)), self._head
+        begun, head = self.vit.begin(inputs, self.bank.at), self._head
+        features = self.vit.resume(begun, self.bank.one(0))
         cosines: Tensor = self.prototypes(features)
         tasks = tasks_of(self.seen).to(inputs.device).clamp(max=len(self.bank) - 1)  # A_1 alone serves all
 
         def evaluate(rows: Tensor, which: Tensor) -> Tensor:
-            logits: Tensor = head(self.vit(inputs[rows], self.bank.select(which)))
+            logits: Tensor = head(self.vit.resume(begun[rows], self.bank.select(which)))
             return logits
 
         return cosines, refine(tasks[cosines.argmax(1)], head(features), tasks, evaluate)

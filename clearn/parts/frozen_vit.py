@@ -10,28 +10,21 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from pathlib import Path
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
-import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.layers.attention import Attention
-from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.utils.hooks import RemovableHandle
 
-from clearn.errors import ConfigError, DataError
-from clearn.parts.adapters import Adapters
-from clearn.parts.backbones.timm_models import aside, check_name, content_hash
-from clearn.parts.prompts import Prefix, Prefixes, attend
+from clearn.errors import ConfigError
+from clearn.parts.adapted_block import AdaptedBlock
+from clearn.parts.adapters import Adapters, Place
+from clearn.parts.prompts import Prefixes
+from clearn.parts.vit_weights import Plan, fresh, plan, pretrained, stamp
 from clearn.stream import Inputs
-
-CLASSIFIER = ("head.", "head_dist.")
-"""timm's names for what a checkpoint holds beyond the features."""
 
 
 @dataclass(frozen=True)
@@ -61,29 +54,22 @@ class Vit:
             raise ConfigError(f"image_size={self.image_size} must be 1 or more pixels, or null for the checkpoint's")
 
 
-class AdaptedBlock(Block):
-    """timm's pre-norm block with a prefix for its attention and a branch beside its MLP; its weights' names are timm's.
+@dataclass(frozen=True)
+class Begun:
+    """Images as far as a network goes with them before it matters which adapters it has.
 
     Attributes:
-        beside: (b, N, d) -> (b, N, d), or None; set for the time of one forward pass.
-        prefix: likewise.
+        tokens: (b, N, d): with adapters beside the MLPs the first block's residual stream, which its branch reads; with
+            those on projections what enters that block.
+        after: (b, N, d) what the first block gives without a branch; None if it has not begun.
     """
 
-    def __init__(self, *args: object, **options: object) -> None:
-        super().__init__(*args, **options)  # type: ignore[arg-type]  # whatever timm gives its blocks
-        self.attn: Attention  # or another of timm's, which then takes no prefix
-        self.beside: partial[Tensor] | None = None
-        self.prefix: Prefix | None = None
+    tokens: Tensor
+    after: Tensor | None = None
 
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        """(b, N, d) -> (b, N, d)."""
-        assert attn_mask is None, "images have no mask"
-        assert not is_causal, "images have no order"
-        normed = self.norm1(x)
-        attended = self.attn(normed) if self.prefix is None else attend(self.attn, normed, self.prefix)
-        x = x + self.drop_path1(self.ls1(attended))
-        y: Tensor = x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
-        return y if self.beside is None else y + self.beside(x)
+    def __getitem__(self, rows: Tensor) -> Begun:
+        """Take some of the images: (m,) int64."""
+        return Begun(self.tokens[rows], None if self.after is None else self.after[rows])
 
 
 class FrozenViT(nn.Module):
@@ -111,16 +97,15 @@ class FrozenViT(nn.Module):
 
     def __init__(self, inputs: Inputs, options: Vit) -> None:
         super().__init__()
-        plan = _plan(options.name)
-        self.image_size = options.image_size or plan.native
+        known = plan(options.name)
+        self.image_size = options.image_size or known.native
         _check_images(inputs)
-        _check_size(options, plan, self.image_size)
+        _check_size(options, known, self.image_size)
         self.pretrained_hashes: dict[str, str] = {}
         if options.weights is False:
-            self.net = _fresh(options.name, self.image_size)
+            self.net = fresh(options.name, self.image_size)
         else:
-            stamp = _stamp(options.weights)
-            kept, hashes = _pretrained(options.name, options.weights, stamp, self.image_size)
+            kept, hashes = pretrained(options.name, options.weights, stamp(options.weights), self.image_size)
             self.net = copy.deepcopy(kept)
             self.pretrained_hashes = {f"net.{key}": value for key, value in hashes.items()}
         self.net.requires_grad_(False).eval()
@@ -128,9 +113,11 @@ class FrozenViT(nn.Module):
         if options.compile:
             self.plain = torch.compile(self.net.forward_features)
         self.depth, self.width = len(self.net.blocks), int(self.net.num_features)
+        plain_attention = type(self.net.blocks[-1].attn) is Attention
+        self._n_read = 1 if self.net.global_pool == "token" and plain_attention else None  # the class token alone
         self.channels, self.full = inputs.shape[0], 255.0 if inputs.dtype == "uint8" else 1.0
         as_trained = options.normalise == "checkpoint"
-        mean, std = (plan.mean, plan.std) if as_trained else ((0.0,) * 3, (1.0,) * 3)
+        mean, std = (known.mean, known.std) if as_trained else ((0.0,) * 3, (1.0,) * 3)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
@@ -161,12 +148,44 @@ class FrozenViT(nn.Module):
             (b, d): what the network hands to its classifier: the class token after the final norm, or what the
             model itself pools where it pools otherwise.
         """
-        if adapters is None and prefixes is None:
-            tokens = self.plain(self.images(inputs))
-        else:
-            with self._hosting(adapters, prefixes):
-                tokens = self.net.forward_features(self.images(inputs))
+        with self._hosting(adapters, prefixes):
+            run = self.plain if adapters is None and prefixes is None else self.net.forward_features
+            tokens = run(self.images(inputs))
         features: Tensor = self.net.forward_head(tokens, pre_logits=True)
+        return features
+
+    def begin(self, inputs: Tensor, at: Place) -> Begun:
+        """Go as far as the network goes before it matters which adapters it has.
+
+        Args:
+            inputs: (b, c, h, w) raw inputs as stored.
+            at: what the adapters stand beside.
+        """
+        net = self.net
+        tokens = net.norm_pre(net.patch_drop(net._pos_embed(net.patch_embed(self.images(inputs)))))
+        if at == "qkv":
+            return Begun(tokens)
+        block: AdaptedBlock = net.blocks[0]  # type: ignore[assignment]
+        r = block.residual(tokens)
+        return Begun(r, block.plain(r))
+
+    def resume(self, begun: Begun, adapters: Adapters) -> Tensor:
+        """Compute phi(x; A) from where `begin` stopped: what `forward` gives.
+
+        Args:
+            begun: of b images, by the place of these adapters.
+            adapters: of the same images.
+
+        Returns:
+            (b, d).
+        """
+        with self._hosting(adapters, None):
+            tokens, blocks = begun.tokens, self.net.blocks
+            if begun.after is not None:
+                tokens, blocks = begun.after + adapters.branch(0, tokens), blocks[1:]
+            for block in blocks:
+                tokens = block(tokens)
+        features: Tensor = self.net.forward_head(self.net.norm(tokens), pre_logits=True)
         return features
 
     def prompted(self, inputs: Tensor, tokens: Tensor) -> Tensor:
@@ -208,7 +227,7 @@ class FrozenViT(nn.Module):
 
     @contextmanager
     def _hosting(self, adapters: Adapters | None, prefixes: Prefixes | None) -> Iterator[None]:
-        """Have the blocks hold adapters and prefixes for one forward pass."""
+        """Have the blocks hold adapters and prefixes for one forward pass to the head."""
         blocks: list[AdaptedBlock] = list(self.net.blocks)  # type: ignore[arg-type]
         hooks: list[RemovableHandle] = []
         try:
@@ -218,56 +237,18 @@ class FrozenViT(nn.Module):
                 else:
                     block.beside = None if adapters is None else partial(adapters.branch, index)
                 block.prefix = None if prefixes is None else prefixes.get(index)
+            blocks[-1].n_read = self._n_read
             yield
         finally:
             for hook in hooks:
                 hook.remove()
             for block in blocks:
-                block.beside = block.prefix = None
+                block.beside = block.prefix = block.n_read = None
 
 
 def _added(adapters: Adapters, index: int, _: nn.Module, args: tuple[Tensor], projected: Tensor) -> Tensor:
     """Add a block's branch to its projection: a forward hook."""
     return projected + adapters.branch(index, args[0])
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is known of a network before it is built.
-
-    Attributes:
-        native: side of the checkpoint's own images, in pixels.
-        patch: (height, width) of a patch.
-        mean: of the checkpoint's three channels.
-        std: likewise.
-    """
-
-    native: int
-    patch: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-@lru_cache
-def _plan(name: str) -> _Plan:
-    """Look at a network without weights, and refuse what is no row of plain pre-norm blocks."""
-    check_name(name)
-    try:
-        with aside(), torch.device("meta"):
-            net = timm.create_model(name, pretrained=False, num_classes=0)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise ConfigError(f"vit.name={name} cannot be built by timm: {error}; take another network") from error
-    if not isinstance(net, VisionTransformer) or any(type(block) is not Block for block in net.blocks):
-        raise ConfigError(
-            f"vit.name={name} is no plain vision transformer (its class is {type(net).__name__}): adapters stand "
-            "beside the MLPs of timm's pre-norm blocks; take one such as vit_small_patch14_dinov2 or "
-            "vit_base_patch16_224"
-        )
-    cfg: Any = net.pretrained_cfg
-    if cfg["input_size"][0] != 3:
-        raise ConfigError(f"vit.name={name} sees {cfg['input_size'][0]} channels, but images have 3: take another one")
-    patch = tuple(int(side) for side in net.patch_embed.patch_size)
-    return _Plan(int(cfg["input_size"][-1]), (patch[0], patch[1]), tuple(cfg["mean"]), tuple(cfg["std"]))
 
 
 def _check_images(inputs: Inputs) -> None:
@@ -278,79 +259,11 @@ def _check_images(inputs: Inputs) -> None:
         )
 
 
-def _check_size(options: Vit, plan: _Plan, size: int) -> None:
-    if any(size % side for side in plan.patch):
-        step = max(plan.patch)
+def _check_size(options: Vit, known: Plan, size: int) -> None:
+    if any(size % side for side in known.patch):
+        step = max(known.patch)
         near = max(step, round(size / step) * step)
         raise ConfigError(
-            f"vit.image_size={size} must be a multiple of the patches of {options.name}, which are {plan.patch[0]} x "
-            f"{plan.patch[1]} pixels: write {near}"
+            f"vit.image_size={size} must be a multiple of the patches of {options.name}, which are {known.patch[0]} x "
+            f"{known.patch[1]} pixels: write {near}"
         )
-
-
-def _fresh(name: str, image_size: int) -> VisionTransformer:
-    """Draw weights from torch's global generator."""
-    net = timm.create_model(name, pretrained=False, num_classes=0, img_size=image_size, block_fn=AdaptedBlock)
-    assert isinstance(net, VisionTransformer)
-    return net
-
-
-def _stamp(weights: str | bool) -> tuple[int, int]:
-    """Size and time of a file of weights, so that a file that was changed is read again."""
-    if isinstance(weights, bool):
-        return (0, 0)
-    path = Path(weights).expanduser()
-    if path.suffix != ".safetensors" or not path.is_file():
-        raise DataError(
-            f"vit.weights={weights} is no .safetensors file that can be found (looked for {path.absolute()}); "
-            "give true, or the path of weights in timm's layout"
-        )
-    facts = path.stat()
-    return (facts.st_size, facts.st_mtime_ns)
-
-
-@lru_cache(maxsize=1)
-def _pretrained(
-    name: str, weights: str | bool, stamp: tuple[int, int], image_size: int
-) -> tuple[VisionTransformer, dict[str, str]]:
-    """Read weights once for all the times that a run rebuilds its learner; `stamp` tells files of one name apart."""
-    with aside():
-        net = _from_file(name, weights, image_size) if isinstance(weights, str) else _published(name, image_size)
-    return net, {key: content_hash(value) for key, value in net.state_dict().items()}
-
-
-def _published(name: str, image_size: int) -> VisionTransformer:
-    try:
-        net = timm.create_model(name, pretrained=True, num_classes=0, img_size=image_size, block_fn=AdaptedBlock)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(
-            f"the weights of {name} could not be had: {str(error).rstrip('.')}; "
-            "give a local file instead, vit.weights=FILE.safetensors"
-        ) from error
-    assert isinstance(net, VisionTransformer)
-    return net
-
-
-def _from_file(name: str, weights: str, image_size: int) -> VisionTransformer:
-    """Read a file in the form that timm reads its own: positions are resampled, a classifier is left out."""
-    path, net = Path(weights).expanduser(), _fresh(name, image_size)
-    try:
-        found = checkpoint_filter_fn(load_file(path), net)
-    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, AttributeError) as error:
-        raise DataError(f"{path} does not hold the weights of {name}: {error}; give that network's file") from error
-    own = net.state_dict()
-    ours = {key: value for key, value in found.items() if not key.startswith(CLASSIFIER)}
-    missing, unknown = sorted(own.keys() - ours.keys()), sorted(ours.keys() - own.keys())
-    misshapen = sorted(key for key in own.keys() & ours.keys() if own[key].shape != ours[key].shape)
-    if missing or unknown or misshapen:
-        raise DataError(
-            f"{path} does not hold the weights of {name}: of {len(own)} tensors {len(missing)} are not in it"
-            f"{_first(missing)}, {len(misshapen)} have another shape{_first(misshapen)}, and {len(unknown)} more are "
-            f"not the network's{_first(unknown)}; give that network's file, or name the network that the file is of"
-        )
-    net.load_state_dict(ours)
-    return net
-
-
-def _first(keys: list[str]) -> str:
-    return f" (first {keys[0]})" if keys else ""

@@ -294,10 +294,13 @@ def test_the_network_is_passed_once_and_for_what_is_not_settled(
     net, passed = mos(), []
     learned(net, 3, train=False)
     shaken(net)
-    forward = net.vit.forward
-    monkeypatch.setattr(net.vit, "forward", lambda x, a=None: (passed.append(len(x)), forward(x, a))[1])
+    resume, begun = net.vit.resume, []
+    begin = net.vit.begin
+    monkeypatch.setattr(net.vit, "begin", lambda x, at: (begun.append(len(x)), begin(x, at))[1])
+    monkeypatch.setattr(net.vit, "resume", lambda b, a: (passed.append(len(b.tokens)), resume(b, a))[1])
     with torch.no_grad():
         _, found = net.retrieve(images(36))
+    assert begun == [36]  # what all adapters share
     assert passed[0] == 36
     assert sum(passed) == int(found.passes.sum())
     assert len(passed) <= 5
