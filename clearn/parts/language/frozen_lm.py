@@ -198,7 +198,7 @@ class FrozenLM(Frozen):
     def answer_losses(self, questions: Sequence[Ids], answers: Sequence[Ids], memory: Memory | None = None) -> Tensor:
         """(b,) float32: mean cross-entropy over the tokens of each answer, the end token included."""
         logits, targets, mask = self.answer_logits(questions, answers, memory)
-        losses = cross_entropy(logits.transpose(1, 2), targets, reduction="none")  # (b, r)
+        losses = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)  # (b, r)
         return (losses * mask).sum(1) / mask.sum(1)
 
     @torch.no_grad()
