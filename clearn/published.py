@@ -1,4 +1,8 @@
-"""The byte budgets of the memory-aligned comparisons, recomputed: MEMO (Zhou et al. 2023) and its survey.
+"""The byte budgets of the published comparisons, recomputed: MEMO (Zhou et al. 2023) and its survey.
+
+Three protocols: "benchmark" gives everyone as many exemplars, "memory-aligned" everyone the bytes that DER ends with,
+"memory-agnostic" everyone the bytes of each point of a range, and measures the area under the accuracies
+(`clearn.published_areas`).
 
 One parameter is 4 bytes and one exemplar its uint8 pixels, so a net of P parameters is worth
 floor(4 P / 3 H W) images. Classifiers, norm statistics and labels are not counted, as in the papers; a run's
@@ -130,6 +134,34 @@ class BudgetPoint:
         """The budget in MiB."""
         return self.budget_bytes / MIB
 
+    @property
+    def memo_model_bytes(self) -> int:
+        """What MEMO's networks take of the budget after the last task."""
+        return PARAMETER_BYTES * self.memo_params
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A row of protocol 1: as many exemplars for everyone, whatever the networks beside them weigh.
+
+    Attributes:
+        setting: data set and split.
+        backbone: of all methods.
+        tasks: T, the first one included.
+        exemplars: K, of everyone.
+        single_bytes: what a method with one net carries after the last task.
+        memo_bytes: what MEMO carries.
+        der_bytes: what DER carries.
+    """
+
+    setting: str
+    backbone: str
+    tasks: int
+    exemplars: int
+    single_bytes: int
+    memo_bytes: int
+    der_bytes: int
+
 
 @cache
 def halves(backbone: str) -> Halves:
@@ -198,6 +230,33 @@ def room(budget_bytes: int, params: int, image_bytes: int) -> int:
     return (budget_bytes - PARAMETER_BYTES * params) // image_bytes
 
 
+def benchmark() -> tuple[Benchmark, ...]:
+    """Protocol 1: the survey's settings, with what their equal exemplar numbers come to in bytes."""
+    return (
+        _benchmark("CIFAR100 B0 Inc5", 20),
+        _benchmark("CIFAR100 B0 Inc10", 10),
+        _benchmark("CIFAR100 B0 Inc20", 5),
+        _benchmark("CIFAR100 B50 Inc10", 6),
+        _benchmark("ImageNet100 B0 Inc5", 20),
+        _benchmark("ImageNet100 B0 Inc10", 10),
+        _benchmark("ImageNet100 B50 Inc10", 6),
+        _benchmark("ImageNet1000 B0 Inc100", 10, exemplars=20_000),
+    )
+
+
+def _benchmark(setting: str, tasks: int, exemplars: int = 2000) -> Benchmark:
+    backbone, image = _net_and_image(setting)
+    single, memo, der = (
+        final_bytes(method, backbone, tasks, exemplars, image) for method in ("replay", "memo", "der_expand")
+    )
+    return Benchmark(setting, backbone, tasks, exemplars, single, memo, der)
+
+
+def _net_and_image(setting: str) -> tuple[str, tuple[int, int, int]]:
+    """The benchmark's backbone and the shape of an image."""
+    return ("resnet32", CIFAR) if setting.startswith("CIFAR") else ("resnet18", IMAGENET)
+
+
 def aligned() -> tuple[Aligned, ...]:
     """Protocol 2 ("fair"): the published settings, in the papers' order."""
     return (
@@ -223,7 +282,7 @@ def _aligned(
     printed_single: int | None = None,
     printed_memo: int | None = None,
 ) -> Aligned:
-    backbone, image = ("resnet32", CIFAR) if setting.startswith("CIFAR") else ("resnet18", IMAGENET)
+    backbone, image = _net_and_image(setting)
     image_bytes, own = prod(image), memo_params(backbone, tasks)
     budget = PARAMETER_BYTES * der_params(backbone, tasks) + exemplars * image_bytes
     return Aligned(
@@ -267,8 +326,8 @@ def _point(
     printed_memo: int | None = None,
 ) -> BudgetPoint:
     """Give everyone DER's bytes with this backbone, or at the smallest point those of one benchmark net."""
-    single, image, tasks = ("resnet32", CIFAR, 10) if setting.startswith("CIFAR") else ("resnet18", IMAGENET, 11)
-    image_bytes, exemplars = prod(image), 2000
+    single, image = _net_and_image(setting)
+    tasks, image_bytes, exemplars = (10 if setting.startswith("CIFAR") else 11), prod(image), 2000
     der, memo, one = der_params(backbone, tasks), memo_params(backbone, tasks), halves(single).params
     smallest = backbone in ("convnet2", "convnet4")
     budget = PARAMETER_BYTES * (one if smallest else der) + exemplars * image_bytes

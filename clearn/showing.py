@@ -124,70 +124,7 @@ def run(path: Path, console: Console) -> None:
 
 
 def published(console: Console) -> None:
-    """The memory-aligned settings and budget points of MEMO's paper and the survey, recomputed as exact integers."""
-    from clearn import published as tables
+    """The three published protocols' settings, budgets and exemplars, recomputed, and the published areas."""
+    from clearn.published_tables import show
 
-    console.print("Published counting: 4 bytes a backbone parameter, height x width x 3 an exemplar. MiB = 2^20 bytes.")
-    console.print(
-        "Every figure is computed; where the papers or their scripts print another, it stands in the last column.\n"
-    )
-    aligned = _numbers(
-        "Memory-aligned", ("setting", "net"), ("T", "bytes", "MiB", "single-net K", "MEMO K", "MEMO params")
-    )
-    for row in tables.aligned():
-        printed = {
-            "MiB": row.printed_mib,
-            "single-net K": row.printed_single_exemplars,
-            "MEMO K": row.printed_memo_exemplars,
-        }
-        aligned.add_row(
-            row.setting,
-            row.backbone,
-            str(row.tasks),
-            str(row.budget_bytes),
-            f"{row.mib:.2f}",
-            str(row.single_exemplars),
-            str(row.memo_exemplars),
-            str(row.memo_params),
-            _others(printed),
-        )
-    console.print(aligned)
-    points = _numbers(
-        "Budget points",
-        ("setting", "DER/MEMO net"),
-        ("MiB", "single-net K", "DER K", "DER params", "MEMO K", "MEMO params"),
-    )
-    for point in tables.budget_points():
-        printed = {"single-net K": point.printed_single_exemplars, "MEMO K": point.printed_memo_exemplars}
-        points.add_row(
-            point.setting,
-            point.backbone,
-            f"{point.budget_bytes / tables.MIB:.2f}",
-            str(point.single_exemplars),
-            str(point.der_exemplars),
-            str(point.der_params),
-            str(point.memo_exemplars),
-            str(point.memo_params),
-            _others({"MiB": _unless_rounded(point.printed_mib, point.budget_bytes / tables.MIB), **printed}),
-        )
-    console.print(points)
-
-
-def _numbers(title: str, words: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for name in words:
-        table.add_column(name, no_wrap=True)
-    for name in numbers:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("papers print")
-    return table
-
-
-def _others(printed: Mapping[str, object | None]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in printed.items() if value is not None)
-
-
-def _unless_rounded(printed: str, value: float) -> str | None:
-    """What the papers print, unless it is the value rounded or cut to as many digits."""
-    digits = len(printed.partition(".")[2])
-    return None if abs(float(printed) - value) < 10**-digits else printed
+    show(console)

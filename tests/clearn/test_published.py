@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from clearn.errors import ConfigError
 from clearn.published import (
@@ -18,6 +19,8 @@ from clearn.published import (
     memo_params,
     room,
 )
+from clearn.published_areas import areas
+from clearn.published_tables import show
 
 # counted on the papers' own nets: generalized (params, statistics, counters, bytes), specialized likewise
 COUNTS = {
@@ -186,3 +189,53 @@ def test_unknown_backbone_is_named() -> None:
 def test_import_loads_no_torch() -> None:
     code = "import sys, clearn.published; assert not {'torch', 'timm', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# AUC-A and AUC-L over the budget points: MiB and percent of the range, as the survey's table has them
+AREAS = {
+    "CIFAR100 B0 Inc10": """gem 4.31 27.1 1.70 10.7, podnet 9.42 59.2 6.80 42.8, replay 10.49 66.0 8.02 50.4,
+        coil 10.60 66.7 7.82 49.2, bic 10.73 67.5 8.30 52.2, der_expand 10.74 67.5 8.95 56.3, wa 10.80 67.9 8.92 56.1,
+        icarl 10.81 68.0 8.64 54.3, memo 10.85 68.2 9.03 56.8, foster 11.12 69.9 9.03 56.8""",
+    "ImageNet100 B50 Inc5": """replay 553.6 58.6 470.1 49.8, bic 592.7 62.8 474.2 50.2, coil 601.9 63.8 486.5 51.5,
+        icarl 607.1 64.3 527.5 55.9, foster 638.7 67.7 566.3 60.0, wa 666.0 70.6 581.7 61.6,
+        der_expand 699.0 74.0 639.1 67.7, podnet 701.8 74.3 624.9 66.2, memo 713.0 75.5 654.6 69.3""",
+}
+
+
+@pytest.mark.parametrize("setting", AREAS)
+def test_areas_are_mean_accuracies_over_the_printed_range(setting: str) -> None:
+    wanted = {row.split()[0]: tuple(map(float, row.split()[1:])) for row in AREAS[setting].split(",")}
+    found = {}
+    for area in areas():
+        if area.setting == setting:
+            average, last = (round(100 * share, 1) for share in area.shares)
+            found[area.method] = (area.average, average, area.last, last)
+            assert area.range_mib == pytest.approx({"CIFAR": 15.9, "Image": 944}[setting[:5]])
+    assert list(found) == list(wanted)
+    for method, numbers in found.items():
+        assert numbers == pytest.approx(wanted[method], abs=0.051)  # the table rounds areas before it divides them
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_command_prints_every_point_with_exact_integers(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    show(Console(width=width))
+    lines = capsys.readouterr().out.splitlines()
+    assert "…" not in "".join(lines)
+    for setting in ("CIFAR100 B0 Inc10", "ImageNet100 B50 Inc5"):
+        heads = [i for i, line in enumerate(lines) if line.startswith(f"Memory-agnostic: {setting}")]
+        assert heads
+        for point in points(setting).values():
+            rows = [
+                line.split() for at in heads for line in lines[at : at + 12] if line.split()[:1] == [f"{point.mib:.2f}"]
+            ]
+            printed = [word for row in rows for word in row]
+            numbers = (
+                point.budget_bytes,
+                point.single_exemplars,
+                point.der_exemplars,
+                point.der_params,
+                point.memo_exemplars,
+                point.memo_params,
+            )
+            assert set(map(str, numbers)) <= set(printed)
+            assert {point.printed_mib, point.backbone, point.single_backbone} <= set(printed)
