@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-slow lint types format bench clean
+.PHONY: demo test test-slow lint types format bench docs clean
 demo: $(READY)
 	$(BIN)/clearn run quickstart
 
@@ -31,8 +31,12 @@ bench: $(READY)
 	$(BIN)/python benchmarks/collecting.py
 	$(BIN)/python benchmarks/per_user.py
 
+# The documentation site in site/, which opens from the disk.
+docs: $(READY)
+	$(BIN)/mkdocs build
+
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
