@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
@@ -17,12 +18,17 @@ def swatch(number: int, hollow: bool = False) -> str:
 
 def heading(label: str, number: int, hollow: bool = False) -> str:
     """Write a group's marker and label above its figure."""
-    return f"<h4>{swatch(number, hollow)} {escape(label)}</h4>"
+    return f'<h4 data-label="{escape(label)}">{swatch(number, hollow)} {escape(label)}</h4>'
 
 
 def legend(items: Iterable[tuple[str, str]]) -> str:
-    """Write a legend: pairs of a mark, as HTML, and plain text."""
-    return '<ul class="legend">' + "".join(f"<li>{mark} {escape(text)}</li>" for mark, text in items) + "</ul>"
+    """Write a legend: pairs of a mark, as HTML, and plain text. The filter knows an entry with a group's marker."""
+    entries = [(f' data-label="{escape(text)}"' if 'class="mark"' in mark else "", mark, text) for mark, text in items]
+    return (
+        '<ul class="legend">'
+        + "".join(f"<li{told}>{mark} {escape(text)}</li>" for told, mark, text in entries)
+        + "</ul>"
+    )
 
 
 def figure(title: str, body: str, caption: str, numbers: str = "") -> str:
@@ -35,20 +41,81 @@ def figure(title: str, body: str, caption: str, numbers: str = "") -> str:
 
 def details(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Write numbers behind a figure as a table, closed at first."""
-    columns = "".join(f'<th scope="col"{_left(i)}>{escape(text)}</th>' for i, text in enumerate(head))
+    return f"<details><summary>{escape(title)}</summary>{table(title, head, rows)}</details>"
+
+
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a sortable table of printed numbers and texts, the name of each row first.
+
+    Args:
+        title: what it holds, for a screen reader.
+        head: of the columns.
+        rows: cells as printed; a column whose cells all are numbers is sorted by them, units and all.
+    """
+    numbers = [_all_numbers([row[at] for row in rows]) for at in range(len(head))]
+    columns = "".join(sort_head(at, text, not numbers[at], "first" if at == 0 else "") for at, text in enumerate(head))
     lines = "\n".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>' + "".join(f"<td>{escape(text)}</td>" for text in row[1:]) + "</tr>"
+        f'<tr><th scope="row" data-value="{_value(row[0], numbers[0])}">{escape(row[0])}</th>'
+        + "".join(
+            f'<td data-value="{_value(text, number)}">{escape(text)}</td>'
+            for text, number in zip(row[1:], numbers[1:], strict=True)
+        )
+        + "</tr>"
         for row in rows
     )
     return (
-        f'<details><summary>{escape(title)}</summary><div class="scroll" tabindex="0" role="region" '
-        f'aria-label="{escape(title)}">\n<table>\n<thead><tr>{columns}</tr></thead>\n<tbody>\n{lines}\n</tbody>\n'
-        "</table></div></details>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}">\n<table class="sortable">\n'
+        f"<thead><tr>{columns}</tr></thead>\n<tbody>\n{lines}\n</tbody>\n</table></div>"
     )
 
 
-def _left(column: int) -> str:
-    return ' class="first"' if column == 0 else ""
+def sort_head(at: int, title: str, text: bool, classes: str = "", note: str = "") -> str:
+    """Write the head of a sortable column: a button, so that the keyboard reaches it.
+
+    Args:
+        at: number of the column.
+        title: as printed.
+        text: sorted as text, not as numbers.
+        classes: of the cell.
+        note: shown when pointed at.
+    """
+    named = f' class="{classes}"' if classes else ""
+    tip = f' title="{escape(note)}"' if note else ""
+    button = f'<button type="button"{tip}>{escape(title)}</button>'
+    return f'<th scope="col"{named} data-column="{at}" data-kind="{"text" if text else "number"}">{button}</th>'
+
+
+_NUMBER = re.compile(r"([+-]?(?:[\d,]+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s?(B|KiB|MiB|GiB|%|s|ms)?(?:\s±.*)?(?:\s\*)?")
+_UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_NONE = ("", "–")
+
+
+def sort_number(text: str) -> float | None:
+    """Read back the number that a printed cell begins with, in bytes where it has a binary unit; None for other text.
+
+    >>> sort_number("1,204"), sort_number("5.1 KiB"), sort_number("98.4 ± 0.3"), sort_number("0.01e-2")
+    (1204.0, 5222.4, 98.4, 0.0001)
+    >>> sort_number("3 of 5"), sort_number("icarl")
+    (None, None)
+    """
+    if text == "∞":
+        return float("inf")
+    found = _NUMBER.fullmatch(text)
+    if found is None or not any(letter.isdigit() for letter in found[1]):
+        return None
+    return float(found[1].replace(",", "")) * _UNITS.get(found[2], 1)
+
+
+def _all_numbers(cells: Sequence[str]) -> bool:
+    told = [text for text in cells if text not in _NONE]
+    return bool(told) and all(sort_number(text) is not None for text in told)
+
+
+def _value(text: str, number: bool) -> str:
+    """What a cell is sorted by; empty cells come last."""
+    if text in _NONE:
+        return ""
+    return f"{sort_number(text):.9g}".replace("inf", "Infinity") if number else escape(text)
 
 
 def box(variable: str) -> str:

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from clearn.metrics import Spread
+from clearn.report.blocks import sort_head
 from clearn.report.columns import Column, exact_text, spread_text
 from clearn.report.grouping import Group
 
@@ -65,10 +66,7 @@ def edges(heads: Sequence[Head]) -> list[int]:
 
 
 def _sort_head(at: int, one: Head, classes: str) -> str:
-    named = f' class="{classes}"' if classes else ""
-    tip = f' title="{escape(one.note)}"' if one.note else ""
-    button = f'<button type="button"{tip}>{escape(one.title)}</button>'
-    return f'<th scope="col"{named} data-column="{at}" data-kind="{"text" if one.text else "number"}">{button}</th>'
+    return sort_head(at, one.title, one.text, classes, one.note)
 
 
 def name_cell(group: Group[Any], mark: str) -> str:

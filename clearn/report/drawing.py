@@ -15,6 +15,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -75,14 +76,26 @@ def canvas(width: int, height: int) -> Iterator[tuple[Figure, Axes]]:
         yield figure, axes
 
 
-def render(figure: Figure, name: str, description: str) -> str:
-    """Render a figure for use inside a page; `name` makes its ids unique there."""
+def series(artist: Artist, at: int) -> None:
+    """Mark what belongs to the at-th series of a figure, so that the page's filter can hide it."""
+    artist.set_gid(f"series-{at}")
+
+
+def render(figure: Figure, name: str, description: str, labels: Sequence[str] = ()) -> str:
+    """Render a figure for use inside a page.
+
+    Args:
+        figure: drawn.
+        name: makes its ids unique there.
+        description: for a screen reader.
+        labels: of its series, see `series`.
+    """
     out = io.StringIO()
     FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return _inline(out.getvalue(), name, description)
+    return _inline(out.getvalue(), name, description, labels)
 
 
-def _inline(svg: str, name: str, description: str) -> str:
+def _inline(svg: str, name: str, description: str, labels: Sequence[str]) -> str:
     """Strip what a page does not need from matplotlib's SVG, and put the colour variables in."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", svg, flags=re.S)
@@ -91,6 +104,7 @@ def _inline(svg: str, name: str, description: str) -> str:
     head = f'<svg viewBox="{view[1]}" role="img" aria-label="{escape(description)}">'
     svg = head + svg[svg.index(">") + 1 :]
     svg = svg.replace("xlink:href", "href")
+    svg = re.sub(r' id="series-(\d+)"', lambda m: f' data-label="{escape(labels[int(m[1])])}"', svg)
     used = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', svg))
     targets = {target for pair in used for target in pair if target}
     svg = re.sub(r' id="([^"]*)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in targets else "", svg)
@@ -122,7 +136,7 @@ def byte_unit(most: float) -> tuple[float, str]:
 
 
 def memory_axis(axes: Axes, sizes: Sequence[float]) -> None:
-    """Scale x to some sizes: from 0, or by doublings where they span more than a factor of 8."""
+    """Scale x to some sizes: from 0, by doublings where they span a factor of 8, around them where they are close."""
     low, high = min(sizes), max(sizes)
     if low > 0 and high / low > 8:
         first, last = math.floor(math.log2(low) - 0.2), math.ceil(math.log2(high) + 0.2)
@@ -133,7 +147,8 @@ def memory_axis(axes: Axes, sizes: Sequence[float]) -> None:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
     else:
-        axes.set_xlim(0, high * 1.12 or 1)
+        room = 0.12 * (high - low)
+        axes.set_xlim(*((low - room, high + room) if room and high < 2.5 * low else (0, high * 1.12 or 1)))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
 
 

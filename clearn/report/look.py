@@ -1,4 +1,4 @@
-"""Colours, style sheet and script of the HTML page. Every colour is a CSS variable with a light and a dark value."""
+"""Colours and style sheet of the HTML page. Every colour is a CSS variable with a light and a dark value."""
 
 from __future__ import annotations
 
@@ -142,6 +142,19 @@ th[scope=row],.first{text-align:left;white-space:normal}
 .main td,.main thead th{padding:6px 8px}
 th button{all:unset;box-sizing:border-box;cursor:pointer;color:inherit;white-space:normal;
  display:inline-block;max-width:11ch}
+details th button,.plainly th button{max-width:22ch}
+[hidden]{display:none!important}
+.tools{position:sticky;top:0;z-index:5;display:flex;flex-wrap:wrap;gap:8px 14px;align-items:center;
+ margin:18px -8px 0;padding:10px 8px;background:var(--page);border-bottom:1px solid var(--grid);font-size:14px}
+.tools input[type=search]{font:inherit;color:inherit;background:var(--surface);border:1px solid var(--line);
+ border-radius:7px;padding:5px 9px;width:min(260px,60vw)}
+.tools button{font:inherit;color:inherit;background:var(--surface);border:1px solid var(--line);border-radius:999px;
+ padding:3px 11px;cursor:pointer}
+.tools button[aria-pressed=false]{color:var(--muted);text-decoration:line-through;background:none}
+.tools input:focus-visible{outline:2px solid var(--accent);outline-offset:1px}
+.tools output{color:var(--muted);font-variant-numeric:tabular-nums;margin-left:auto}
+.tall{max-height:520px;overflow-y:auto}
+.tall thead th{position:sticky;top:0;background:var(--surface);z-index:1}
 th button:hover{color:var(--accent)}
 th[aria-sort] button{color:var(--ink);font-weight:600;text-decoration:underline;text-underline-offset:4px;
  text-decoration-thickness:2px;text-decoration-color:var(--accent)}
@@ -187,29 +200,10 @@ dl.terms dd{margin:0;max-width:80ch}
  .page{padding:20px 14px 48px}
  h1{font-size:25px}
  .card{padding:13px 12px}
+ .tools{position:static}
  .main .first,.main th[scope=row]{min-width:96px;max-width:44vw}
  dl.terms{grid-template-columns:1fr;gap:0}
  dl.terms dd{margin-bottom:10px}
 }
-@media print{body{background:none}.card{break-inside:avoid}details{display:none}}
-"""
-
-SCRIPT = """
-for (const table of document.querySelectorAll("table.sortable")) {
-  const body = table.tBodies[0], heads = [...table.querySelectorAll("th button")].map(b => b.closest("th"));
-  const value = (row, at) => row.cells[at].dataset.value ?? "";
-  for (const head of heads) head.querySelector("button").onclick = () => {
-    const at = +head.dataset.column, text = head.dataset.kind === "text";
-    const first = text ? "ascending" : "descending", second = text ? "descending" : "ascending";
-    const order = head.getAttribute("aria-sort") === first ? second : first, sign = order === "ascending" ? 1 : -1;
-    for (const other of heads) other.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", order);
-    const compare = (a, b) => {
-      const x = value(a, at), y = value(b, at);
-      if (x === "" || y === "") return (x === "") - (y === "");
-      return sign * (text ? x.localeCompare(y) : x - y);
-    };
-    body.append(...[...body.rows].sort(compare));
-  };
-}
+@media print{body{background:none}.tools{display:none}.card{break-inside:avoid}details{display:none}}
 """

@@ -5,21 +5,23 @@ Each kind of run has its own part: its own tables, figures and definitions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from os.path import commonpath
 from typing import Any
 
-from clearn.report.blocks import details
+from clearn.report.blocks import table
 from clearn.report.collections import part as collecting
 from clearn.report.collections.grouping import CollectionGroup
+from clearn.report.columns import Kind, number_text
 from clearn.report.grouping import Group, left_out, settings
 from clearn.report.learning import part as learning
 from clearn.report.learning.grouping import LearningGroup
-from clearn.report.look import SCRIPT, style
+from clearn.report.look import style
 from clearn.report.reading import part as reading
 from clearn.report.reading.grouping import ReadingGroup
 from clearn.report.runs import Run
+from clearn.report.script import SCRIPT, tools
 from clearn.report.unlearning import part as unlearning
 from clearn.report.unlearning.grouping import UnlearningGroup
 
@@ -59,7 +61,7 @@ def html(groups: Sequence[Group[Any]], runs: Sequence[Run], title: str) -> str:
         bodies.append(_runs(collected, runs, "protocol", collecting.SEEDS))
         parts.append([collecting.TITLE, *bodies, _notes(collecting.notes(collected))])
     names = [name for name, *_ in parts] if len(parts) > 1 else []
-    written = [_header(runs, title, leads, names)]
+    written = [_header(runs, title, leads, names), tools(list(dict.fromkeys(group.method for group in groups)))]
     for at, (name, *bodies) in enumerate(parts):
         written += [f'<h2 class="part" id="part-{at}">{escape(name)}</h2>', *bodies] if names else bodies
     return (
@@ -123,10 +125,33 @@ def _runs(groups: Sequence[Group[Any]], runs: Sequence[Run], method: str, seeds:
         told = ["–" if value is None else str(value) for value in run.seeds]
         reached = f"{run.step} of {run.steps}" if run.steps else str(run.step)
         folder = run.path.resolve().relative_to(parent).as_posix()
-        rows.append([folder, label[run.path], *told, run.state, reached, _command(run)])
-    titles = ["folder", method, *seeds, "state", f"{listed[0].word}s", "command"]
-    table = details(f"All {len(listed)} runs", titles, rows)
-    return f'<section>\n<h2>Runs</h2>\n<div class="card">{table}</div>\n</section>'
+        measured = [_measured(run, pick, kind) for pick, kind in MEASURED.values()]
+        rows.append([label[run.path], folder, *told, run.state, reached, *measured, _command(run)])
+    titles = [method, "folder", *seeds, "state", f"{listed[0].word}s", *MEASURED, "command"]
+    shown = [at for at, head in enumerate(titles) if head not in MEASURED or any(row[at] != "–" for row in rows)]
+    rows, titles = [[row[at] for at in shown] for row in rows], [titles[at] for at in shown]
+    listing = table(f"All {len(listed)} runs", titles, rows).replace('class="scroll"', 'class="scroll tall"', 1)
+    return f'<section>\n<h2>Runs side by side</h2>\n<div class="card plainly">{listing}</div>\n</section>'
+
+
+def _number(name: str) -> Callable[[Run], float | None]:
+    return lambda run: run.number(run.headline, name) if run.headline else None
+
+
+MEASURED: dict[str, tuple[Callable[[Run], float | None], Kind]] = {  # of one run; left out where none has it
+    "average acc. %": (_number("average_incremental_accuracy.pooled"), "percent"),
+    "last acc. %": (_number("last_accuracy.pooled"), "percent"),
+    "forgetting %": (_number("forgetting.chaudhry"), "percent"),
+    "harmonic mean %": (_number("last_accuracy.harmonic_mean"), "percent"),
+    "carried": (lambda run: float(run.figures[-1].total) if run.figures else None, "bytes"),
+    "peak host": (lambda run: max((one.peak_host for one in run.figures if one.peak_host), default=None), "bytes"),
+    "seconds": (lambda run: sum(sum(one.seconds.values()) for one in run.figures) or None, "seconds"),
+}
+
+
+def _measured(run: Run, pick: Callable[[Run], float | None], kind: Kind) -> str:
+    found = pick(run)
+    return "–" if found is None else number_text(found, kind)
 
 
 def _command(run: Run) -> str:

@@ -34,6 +34,7 @@ class Figures:
         peak_host: high-water resident size above the start of the step.
         seconds: wall time by phase.
         rebuilt: whether the run went on from nothing but the weighed bytes; False for a bridge to foreign code.
+        weighed: how, where that was not the usual way: "by inspection, not rebuilt".
     """
 
     step: int
@@ -45,6 +46,7 @@ class Figures:
     peak_host: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     rebuilt: bool = True
+    weighed: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +149,7 @@ def read_config(path: Path) -> Row:
         raise UserError(f"config.yaml cannot be read ({why})") from error
     if not isinstance(plain, dict):
         raise UserError(f"config.yaml holds {type(plain).__name__}, not a mapping of sections")
-    return {str(key): value for key, value in plain.items()}
+    return {str(key): value for key, value in plain.items() if key != "tracker"}  # which says nothing of the result
 
 
 def read_json(path: Path) -> Row:
@@ -220,4 +222,5 @@ def common(row: Row) -> dict[str, Any]:
         "peak_host": known(row, "peak_host", float),
         "seconds": {str(phase): float(taken) for phase, taken in (row.get("seconds") or {}).items()},
         "rebuilt": row.get("rebuilt") is not False,
+        "weighed": str(row.get("weighed") or ""),
     }

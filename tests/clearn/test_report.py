@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv as csv_format
 import io
 import json
+import math
 import re
 import shutil
 from collections.abc import Sequence
@@ -313,9 +314,26 @@ def test_budget_sweeps_become_curves(tmp_path: Path) -> None:
     groups = grouped(tmp_path)
     curves = memory_curves(groups, delta=False)
     assert set(curves) == {"replay", "memo"}
-    assert [x * 2**20 for x, _ in curves["memo"]] == pytest.approx([4620, 8620, 16620])
-    assert [y for _, y in curves["memo"]] == pytest.approx([0.5, 0.6, 0.8])
+    assert [size.mean for size, _ in curves["memo"]] == pytest.approx([4620, 8620, 16620])
+    assert [accuracy.mean for _, accuracy in curves["memo"]] == pytest.approx([0.5, 0.6, 0.8])
     assert "Areas under accuracy for memory" in report.html(groups, report.load([tmp_path]), "x")
+
+
+def test_networks_that_suit_each_budget_make_one_curve_and_networks_that_are_compared_do_not(tmp_path: Path) -> None:
+    for limit, net in ((4000, "resnet14"), (8000, "resnet20"), (16000, "resnet32")):
+        for method, backbone in (("memo", net), ("replay", "resnet32")):
+            strategy = {"name": method, "backbone": {"name": backbone}}
+            budget = BUDGET | {"bytes": limit}
+            make(tmp_path / f"{method}{limit}", method, weight=limit, budget=budget, strategy=strategy)
+    assert {name: len(points) for name, points in memory_curves(grouped(tmp_path), delta=False).items()} == {
+        "memo": 3,
+        "replay": 3,
+    }
+    strategy = {"name": "memo", "backbone": {"name": "resnet32"}}  # a second network at one of its budgets
+    make(tmp_path / "another", "memo", weight=8000, budget=BUDGET | {"bytes": 8000}, strategy=strategy)
+    make(tmp_path / "more", "memo", weight=4000, budget=BUDGET | {"bytes": 4000}, strategy=strategy)
+    found = memory_curves(grouped(tmp_path), delta=False)
+    assert {name: len(points) for name, points in found.items()} == {"memo name=resnet32": 3, "replay": 3}
 
 
 def test_the_curve_has_areas_with_a_deviation_over_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -333,6 +351,14 @@ def test_the_curve_has_areas_with_a_deviation_over_seeds(tmp_path: Path, capsys:
     assert f"{100 * mean + 5:.1f} ± 7.1" in said
     assert "AUC-A %" in said
     assert "AUC-L MiB" in said
+    low, high = math.log2(8620 / 4620), math.log2(16620 / 8620)
+    doublings = (low * 0.55 + high * 0.70) / (low + high)
+    assert f"{100 * doublings + 5:.1f} ± 7.1" in said
+    page = report.html(grouped(tmp_path), report.load([tmp_path]), "x")
+    heads = re.findall(r"<button type=\"button\">(AUC[^<]*)<", page)
+    assert heads == [f"AUC-{which} {unit}" for which in "AL" for unit in ("%", "MiB", "log %")]
+    for share in (mean, doublings):  # AUC-A and, as all tasks are equal here, AUC-L too
+        assert page.count(f">{100 * share + 5:.1f} ± 7.1<") == 2
     assert "Areas from 0.004 to 0.016 MiB of measured bytes" in (tmp_path / "curve.md").read_text()
     assert "| replay | 55.0 ± 7.1 | 65.0 ± 7.1 | 85.0 ± 7.1 |" in (tmp_path / "curve.md").read_text()
     assert cli.main(["report", str(tmp_path / "replay4000-0"), "--curve"]) == 0
@@ -487,6 +513,16 @@ def test_page_has_no_stray_colours_and_keeps_text_as_text(mixed: Path) -> None:
     assert set(re.findall(r"#[0-9a-f]{6}\b", figures)) <= {"#ffffff"}  # the rest are variables, light or dark
     assert "tasks learned</text>" in figures
     assert "DejaVu" not in figures
+
+
+def test_forgetting_is_drawn_after_each_step_as_if_the_stream_ended_there(tmp_path: Path) -> None:
+    """By hand: after step 2 task 1 fell from 0.9 to 0.8; after step 3 tasks 1, 2 from 0.9, 0.9 to 0.7, 0.8."""
+    groups = grouped(make(tmp_path / "a", right=((0.9,), (0.8, 0.9), (0.7, 0.8, 0.9))))
+    curve = [one.mean if one else None for one in groups[0].forgetting("classifier")]
+    assert curve[0] is None
+    assert curve[1:] == pytest.approx([0.1, 0.15], abs=0.011)  # 20 test samples, so accuracies are rounded
+    page = report.html(groups, report.load([tmp_path]), "x")
+    assert "Forgetting as tasks are learned" in page
 
 
 def test_page_is_the_same_for_the_same_runs(mixed: Path, tmp_path: Path) -> None:

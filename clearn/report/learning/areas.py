@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from html import escape
+from typing import TYPE_CHECKING, Literal
 
 from clearn.metrics import Point, Spread, common_interval, curve_areas, spread
 from clearn.report.columns import cell
@@ -31,12 +32,14 @@ class Areas:
         first, last: MiB, the range that all curves cover.
         percent: by measure and method, the mean accuracy over that range, as a fraction.
         raw: by measure and method, the area, in MiB.
+        doublings: by measure and method, the mean accuracy over the logarithm of memory, as a fraction.
     """
 
     first: float
     last: float
     percent: dict[str, dict[str, Spread]]
     raw: dict[str, dict[str, Spread]]
+    doublings: dict[str, dict[str, Spread]]
 
 
 def areas(series: dict[str, list[LearningGroup]]) -> Areas | None:
@@ -52,8 +55,9 @@ def areas(series: dict[str, list[LearningGroup]]) -> Areas | None:
     return Areas(
         first,
         last,
-        {measure: _summed(found, normalise=True) for measure, found in curves.items()},
+        {measure: _summed(found) for measure, found in curves.items()},
         {measure: _summed(found, normalise=False) for measure, found in curves.items()},
+        {measure: _summed(found, kind="log2") for measure, found in curves.items()},
     )
 
 
@@ -69,9 +73,11 @@ def _curves(series: dict[str, list[LearningGroup]], name: str) -> Curves:
     return {key: sorted(found.items()) for key, found in points.items() if len(found) > 1}
 
 
-def _summed(curves: Curves, normalise: bool) -> dict[str, Spread]:
+def _summed(
+    curves: Curves, kind: Literal["trapezoid", "log2"] = "trapezoid", normalise: bool = True
+) -> dict[str, Spread]:
     """Give the area of each method over its seeds."""
-    found = curve_areas({" ".join(key): one for key, one in curves.items()}, normalise=normalise)
+    found = curve_areas({" ".join(key): one for key, one in curves.items()}, kind, normalise)
     methods = dict.fromkeys(method for method, _ in curves)
     summed = {method: spread(found[" ".join(key)] for key in curves if key[0] == method) for method in methods}
     return {method: one for method, one in summed.items() if one}
@@ -85,7 +91,8 @@ def _parts(series: dict[str, list[LearningGroup]]) -> tuple[list[str], list[Part
             "No method has two budgets at which it carries different bytes, so there is no area."
             if found is None
             else f"Areas from {found.first:.3f} to {found.last:.3f} MiB of measured bytes, the range that all curves "
-            "cover; in %: the mean accuracy over that range. A method without an area fills no budget."
+            "cover; in %: the mean accuracy over that range, log: over doublings of memory, where the step from 1 to 2 "
+            "MiB weighs as much as that from 2 to 4. A method without an area fills no budget."
         )
     except ValueError as error:
         found, note = None, f"No areas: {error}."
@@ -106,6 +113,8 @@ def _parts(series: dict[str, list[LearningGroup]]) -> tuple[list[str], list[Part
             per_cent, raw = found.percent[measure], found.raw[measure]
             columns.append((f"{measure} %", [cell(per_cent.get(method), "percent") for method in methods]))
             columns.append((f"{measure} MiB", [_raw(raw.get(method)) for method in methods]))
+            doublings = found.doublings[measure]
+            columns.append((f"{measure} log %", [cell(doublings.get(method), "percent") for method in methods]))
         parts.append(Part("Area under accuracy for memory", columns))
     return methods, parts, note
 
@@ -128,6 +137,27 @@ def _raw(found: Spread | None) -> str:
 def _series(groups: Sequence[LearningGroup]) -> dict[str, dict[str, list[LearningGroup]]]:
     found = {setting: budget_series(members) for setting, members in settings(groups).items()}
     return {setting: series for setting, series in found.items() if series}
+
+
+def page(groups: Sequence[LearningGroup]) -> str:
+    """Write the same as sortable tables of the page; empty where no method was run under two budgets."""
+    from clearn.report.blocks import counted, table
+
+    series = budget_series(groups)
+    if not series:
+        return ""
+    methods, parts, note = _parts(series)
+    bodies = []
+    for part in parts:
+        heads, cells = ["method", *(head for head, _ in part.columns)], [column for _, column in part.columns]
+        rows = [[method, *(column[at] for column in cells)] for at, method in enumerate(methods)]
+        bodies.append(f"<div><h4>{escape(part.title)}</h4>{table(part.title, heads, rows)}</div>")
+    most = max(len(members) for members in series.values())
+    told = f"{counted(len(series), 'method')} under up to {counted(most, 'budget')}. {note}"
+    return (
+        f'<div class="card plainly"><h3>Areas under accuracy for memory</h3><div class="tables">{"".join(bodies)}</div>'
+        f'<p class="note">{escape(told)}</p></div>'
+    )
 
 
 NONE = "No method was run under two budgets or more, so there is no curve."

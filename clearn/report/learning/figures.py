@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from clearn.metrics import Floats, Spread
 from clearn.report.columns import bytes_text
-from clearn.report.drawing import STAND_INS, TICK, byte_unit, canvas, draw_bars, memory_axis, render
+from clearn.report.drawing import STAND_INS, TICK, byte_unit, canvas, draw_bars, memory_axis, render, series
 from clearn.report.look import CATEGORIES, DASHES, MARKERS, group_colour, known
 
 
@@ -27,89 +28,133 @@ def _percent(axes: Axes, low: float, high: float) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f} %"))
 
 
-def accuracy_curves(curves: Sequence[tuple[int, bool, Sequence[Spread | None]]], name: str) -> str:
-    """Draw the accuracy after each step with a band of one standard deviation.
+@dataclass(frozen=True)
+class Line:
+    """What one group is in a figure.
 
-    Args:
-        curves: (index of the group, whether it is the headline read-out, accuracy per step). Others are dashed.
-        name: prefix of the ids.
+    Attributes:
+        label: the group's.
+        index: of its colour and marker; the budgets of one method share them.
+        strength: in (0, 1], paler under smaller budgets.
+        points: after each step; or (bytes, accuracy) alone.
+        headline: whether it is by the read-out that is judged; others are dotted.
     """
+
+    label: str
+    index: int
+    strength: float
+    points: Sequence[Spread | None]
+    headline: bool = True
+
+
+def accuracy_curves(lines: Sequence[Line], name: str) -> str:
+    """Draw the accuracy after each step with a band of one standard deviation; `name` prefixes the ids."""
     with canvas(580, 400) as (figure, axes):
-        seen = [
-            100 * (point.mean + sign * (point.std or 0))
-            for _, _, curve in curves
-            for point in curve
-            if point
-            for sign in (-1, 1)
-        ]
-        for index, headline, curve in reversed(curves):
-            steps = np.array([step for step, point in enumerate(curve, 1) if point])
-            mean = np.array([100 * point.mean for point in curve if point])
-            std = np.array([100 * (point.std or 0) for point in curve if point])
-            colour = STAND_INS[group_colour(index)]
-            if std.any():
-                axes.fill_between(steps, mean - std, mean + std, color=colour, alpha=0.15 if headline else 0.07, lw=0)
-            axes.plot(
-                steps,
-                mean,
-                color=colour,
-                lw=2.2 if headline else 1.4,
-                ls=DASHES[(index // 8) % len(DASHES)] if headline else (0, (2, 2.5)),
-                marker=MARKERS[index % len(MARKERS)],
-                ms=8.5 if headline else 5,
-                mec=STAND_INS["surface"],
-                mew=0.8 if headline else 0.5,
-                markevery=max(1, len(steps) // 10),
-            )
+        seen = _draw(axes, lines)
         high = min(100, 10 * math.ceil(max(seen, default=100) / 10))
         low = max(0, min(10 * math.floor(min(seen, default=0) / 10), high - 20))
         _percent(axes, low, max(high, low + 20) + 1)
-        _steps(axes, max((len(curve) for _, _, curve in curves), default=1), pad=0.2)
-        return render(figure, name, "Accuracy on all test samples seen so far, after each step, one line per method")
+        _steps(axes, max((len(line.points) for line in lines), default=1), pad=0.2)
+        about = "Accuracy on all test samples seen so far, after each step, one line per method"
+        return render(figure, name, about, [line.label for line in lines])
 
 
-def accuracy_for_memory(
-    points: Sequence[tuple[int, Spread, Spread]],
-    curves: Mapping[str, Sequence[tuple[float, float]]],
-    name: str,
-) -> str:
-    """Draw average incremental accuracy against the largest number of bytes carried.
+def forgetting_curves(lines: Sequence[Line], name: str) -> str:
+    """Draw forgetting after each step with a band of one standard deviation; `name` prefixes the ids."""
+    with canvas(580, 400) as (figure, axes):
+        seen = _draw(axes, lines)
+        low, high = min(seen, default=0), max(seen, default=0)
+        room = max(0.08 * (high - low), 1.0)
+        _percent(axes, min(low - room, 0), high + room)
+        if low < 0:
+            axes.axhline(0, color=STAND_INS["line"], lw=1)
+        _steps(axes, max((len(line.points) for line in lines), default=1), pad=0.2)
+        about = "Forgetting after each step, one line per method"
+        return render(figure, name, about, [line.label for line in lines])
+
+
+def _draw(axes: Axes, lines: Sequence[Line]) -> list[float]:
+    """Draw percentages by step, the first line on top; give all that is to be in view."""
+    for at, line in reversed(list(enumerate(lines))):
+        steps = np.array([step for step, point in enumerate(line.points, 1) if point])
+        mean = np.array([100 * point.mean for point in line.points if point])
+        std = np.array([100 * (point.std or 0) for point in line.points if point])
+        colour = STAND_INS[group_colour(line.index)]
+        if std.any():
+            alpha = (0.15 if line.headline else 0.07) * line.strength
+            series(axes.fill_between(steps, mean - std, mean + std, color=colour, alpha=alpha, lw=0), at)
+        (drawn,) = axes.plot(
+            steps,
+            mean,
+            color=colour,
+            alpha=line.strength,
+            lw=2.2 if line.headline else 1.4,
+            ls=DASHES[(line.index // 8) % len(DASHES)] if line.headline else (0, (2, 2.5)),
+            marker=MARKERS[line.index % len(MARKERS)],
+            ms=8.5 if line.headline else 5,
+            mec=STAND_INS["surface"],
+            mew=0.8 if line.headline else 0.5,
+            markevery=max(1, len(steps) // 10),
+        )
+        series(drawn, at)
+    points = [point for line in lines for point in line.points if point]
+    return [100 * (point.mean + sign * (point.std or 0)) for point in points for sign in (-1, 1)]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A method under several budgets: its label, the index of its colour, and (bytes, accuracy) of each."""
+
+    label: str
+    index: int
+    points: Sequence[tuple[Spread, Spread]]
+
+
+def accuracy_for_memory(marks: Sequence[Line], curves: Sequence[Curve], what: str, name: str) -> str:
+    """Draw an accuracy against the largest number of bytes carried.
 
     Args:
-        points: (index of the group, bytes, accuracy).
-        curves: (MiB, accuracy) of methods run under several budgets, joined by a line.
+        marks: a group each, `points` its (bytes, accuracy).
+        curves: of methods run under several budgets: a line through the means, a band of one standard deviation.
+        what: the accuracy, for a screen reader.
         name: prefix of the ids.
     """
+    labels = [*(mark.label for mark in marks), *(curve.label for curve in curves)]
+    points = [(size, accuracy) for size, accuracy in (mark.points for mark in marks) if size and accuracy]
     with canvas(580, 400) as (figure, axes):
-        sizes = [size.mean for _, size, _ in points]
+        sizes = [size.mean for size, _ in points]
         unit, word = byte_unit(float(np.median(sizes)))
-        for curve in curves.values():
-            axes.plot(
-                [x * 2**20 / unit for x, _ in curve],
-                [100 * y for _, y in curve],
-                color=STAND_INS["line"],
-                lw=1.4,
-            )
-        for index, size, accuracy in points:
-            axes.errorbar(
+        for at, curve in enumerate(curves, len(marks)):
+            x = np.array([size.mean / unit for size, _ in curve.points])
+            y = np.array([100 * accuracy.mean for _, accuracy in curve.points])
+            std = np.array([100 * (accuracy.std or 0) for _, accuracy in curve.points])
+            colour = STAND_INS[group_colour(curve.index)]
+            if std.any():
+                series(axes.fill_between(x, y - std, y + std, color=colour, alpha=0.15, lw=0), at)
+            (line,) = axes.plot(x, y, color=colour, lw=2, ls=DASHES[(curve.index // 8) % len(DASHES)])
+            series(line, at)
+        for at, (mark, (size, accuracy)) in enumerate(zip(marks, points, strict=True)):
+            drawn = axes.errorbar(
                 size.mean / unit,
                 100 * accuracy.mean,
                 xerr=(size.std or 0) / unit or None,
                 yerr=100 * (accuracy.std or 0) or None,
-                color=STAND_INS[group_colour(index)],
-                marker=MARKERS[index % len(MARKERS)],
-                ms=11,
+                color=STAND_INS[group_colour(mark.index)],
+                marker=MARKERS[mark.index % len(MARKERS)],
+                ms=10,
                 mec=STAND_INS["surface"],
                 mew=0.8,
                 elinewidth=1.6,
             )
-        seen = [100 * (y.mean + sign * (y.std or 0)) for _, _, y in points for sign in (-1, 1)]
+            for artist in drawn.get_children():
+                series(artist, at)
+        seen = [100 * (y.mean + sign * (y.std or 0)) for _, y in points for sign in (-1, 1)]
         room = max(0.15 * (max(seen) - min(seen)), 3.0)
         _percent(axes, max(0.0, min(seen) - room), min(101.0, max(seen) + room))
         axes.grid(True, axis="x")
         memory_axis(axes, [size / unit for size in sizes])
         axes.set_xlabel(f"largest carried state, {word}")
-        return render(figure, name, "Average incremental accuracy against bytes carried, one mark per method")
+        return render(figure, name, f"{what} against bytes carried, one mark per method and budget", labels)
 
 
 def carried_bytes(

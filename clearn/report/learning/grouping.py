@@ -8,7 +8,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from clearn.metrics import Floats, OldNew, Spread, accuracy_matrix, old_new, pooled_accuracy, spread
+from clearn.metrics import (
+    Floats,
+    OldNew,
+    Spread,
+    accuracy_matrix,
+    forgetting_chaudhry,
+    old_new,
+    pooled_accuracy,
+    spread,
+)
 from clearn.report.configs import differing, flat, named, setting, value_text
 from clearn.report.grouping import Group, by_config
 from clearn.report.learning.runs import LearningRun
@@ -45,6 +54,16 @@ class LearningGroup(Group[LearningRun]):
         counts = [run.counts[readout] for run in self.finished if readout in run.counts]
         return np.mean([accuracy_matrix(one.correct, one.total) for one in counts], axis=0)
 
+    def forgetting(self, readout: str) -> list[Spread | None]:
+        """Give forgetting.chaudhry after each step, as if the stream ended there; None at the first."""
+        matrices = [
+            accuracy_matrix(run.counts[readout].correct, run.counts[readout].total)
+            for run in self.finished
+            if readout in run.counts
+        ]
+        n = min(map(len, matrices), default=0)
+        return [spread(forgetting_chaudhry(one[: i + 1, : i + 1]) for one in matrices) for i in range(n)]
+
     def old_new(self, readout: str) -> list[OldNew] | None:
         """Give old and new accuracy after each step, each averaged over the finished runs; None if undefined."""
         splits = [old_new(run.counts[readout]) for run in self.finished if readout in run.counts]
@@ -80,44 +99,75 @@ def groups(runs: Sequence[LearningRun]) -> list[LearningGroup]:
     return found
 
 
-def memory_curves(groups: Sequence[LearningGroup], delta: bool) -> dict[str, list[tuple[float, float]]]:
+def memory_curves(
+    groups: Sequence[LearningGroup], delta: bool, name: str = "average_incremental_accuracy.pooled"
+) -> dict[str, list[tuple[Spread, Spread]]]:
     """Give accuracy for memory where a method was run under several budgets.
 
     Args:
         groups: of one setting.
         delta: weigh without shared pretrained weights.
+        name: the accuracy, of `metrics.DEFINITIONS`, by the headline read-out.
 
     Returns:
-        By label without the budget, at least two points (MiB at the largest step, average_incremental_accuracy.pooled
-        of the headline read-out), memory ascending.
+        By label without the budget, at least two points (bytes at the largest step, accuracy), memory ascending.
     """
     curves = {}
-    for name, members in budget_series(groups).items():
+    for label, members in budget_series(groups).items():
         points = {}
         for group in members:
-            size = group.spread(lambda run: largest(run, delta))
-            accuracy = group.number(group.headline, "average_incremental_accuracy.pooled")
+            size, accuracy = group.spread(lambda run: largest(run, delta)), group.number(group.headline, name)
             if size and accuracy:
-                points[size.mean / 2**20] = accuracy.mean
+                points[size.mean] = (size, accuracy)
         if len(points) > 1:
-            curves[name] = sorted(points.items())
+            curves[label] = [point for _, point in sorted(points.items())]
     return curves
 
 
+def lines(groups: Sequence[LearningGroup]) -> dict[str, tuple[str, float]]:
+    """Give by label the line a group belongs to, and its share of the strength: under a smaller budget it is paler."""
+    found = {group.label: (group.label, 1.0) for group in groups}
+    for name, members in budget_series(groups).items():
+        ranked = sorted(members, key=lambda group: largest(group.finished[0]) or 0.0)
+        for rank, group in enumerate(ranked):
+            found[group.label] = (name, 0.35 + 0.65 * rank / (len(ranked) - 1))
+    return found
+
+
+BUDGET, BACKBONE = "budget.bytes", "strategy.backbone"
+
+
 def budget_series(groups: Sequence[LearningGroup]) -> dict[str, list[LearningGroup]]:
-    """Give the groups that differ in nothing but the bytes of their budget, by their label without it; two or more."""
+    """Give the groups that differ in nothing but the bytes of their budget, by their label without it; two or more.
+
+    The memory-agnostic protocol gives a method the network that suits each budget, so networks may differ as well where
+    a method has one at each.
+    """
     series: dict[str, list[LearningGroup]] = {}
+    finished = [group for group in groups if group.n]
+    for wide in _alike(finished, (BUDGET, BACKBONE)):
+        tuned = len({flat(group.config).get(BUDGET) for group in wide}) == len(wide)
+        for members in [wide] if tuned else _alike(wide, (BUDGET,)):
+            if len(members) > 1:
+                free = (BUDGET, BACKBONE) if members is wide else (BUDGET,)
+                options = {key: value for key, value in members[0].options.items() if not _within(key, free)}
+                name = named(members[0].method, options)
+                series[f"{name} ({members[0].runs[0].name})" if name in series else name] = members
+    return series
+
+
+def _within(key: str, sections: tuple[str, ...]) -> bool:
+    return any(key == one or key.startswith(f"{one}.") for one in sections)
+
+
+def _alike(groups: Sequence[LearningGroup], free: tuple[str, ...]) -> list[list[LearningGroup]]:
+    """Put together what differs in seeds and in keys of the sections `free` alone."""
+    found: dict[str, list[LearningGroup]] = {}
     for group in groups:
-        if group.n:
-            rest = {key: value for key, value in flat(group.config).items() if key not in (*SEEDS, "budget.bytes")}
-            series.setdefault(json.dumps(rest, sort_keys=True, default=str), []).append(group)
-    named_series: dict[str, list[LearningGroup]] = {}
-    for members in series.values():
-        if len(members) > 1:
-            options = {key: value for key, value in members[0].options.items() if not key.startswith("budget.bytes")}
-            name = named(members[0].method, options)
-            named_series[f"{name} ({members[0].runs[0].name})" if name in named_series else name] = members
-    return named_series
+        options = flat(group.config).items()
+        rest = {key: value for key, value in options if key not in SEEDS and not _within(key, free)}
+        found.setdefault(json.dumps(rest, sort_keys=True, default=str), []).append(group)
+    return list(found.values())
 
 
 def largest(run: LearningRun, delta: bool = False) -> float | None:
@@ -142,7 +192,10 @@ def _label(kinds: Sequence[Sequence[LearningRun]], setting: str) -> list[Learnin
         told_apart = {key: value for key, value in options.items() if key in own}
         if kind[0].environment.get("forked_from"):
             told_apart["forked"] = options["forked"] = "yes"
-        if any(not step.rebuilt for run in kind for step in run.figures):
+        otherwise = sorted({step.weighed for run in kind for step in run.figures if step.weighed})
+        if otherwise:
+            options["weighed"] = " and ".join(otherwise)
+        elif any(not step.rebuilt for run in kind for step in run.figures):
             options["runner.rebuild"] = "no"  # weighed, but not proven to be enough to go on from
         found.append(LearningGroup(method, named(method, told_apart), options, setting, tuple(kind)))
 

@@ -10,8 +10,8 @@ from clearn.report.blocks import counted, swatch, terms
 from clearn.report.columns import head
 from clearn.report.comparison import Head, comparison, edges, name_cell, number_cell
 from clearn.report.grouping import left_out, looks, settings
-from clearn.report.learning import sections
-from clearn.report.learning.grouping import LearningGroup
+from clearn.report.learning import areas, sections
+from clearn.report.learning.grouping import LearningGroup, lines
 from clearn.report.learning.tables import LearningColumn, columns, sample_note
 from clearn.report.timing import time
 
@@ -40,7 +40,9 @@ def bodies(groups: Sequence[LearningGroup], first: int) -> list[str]:
     """Write a section per stream; their figures' ids are numbered from `first`."""
     apart = settings(groups)
     finished = {name: [group for group in members if group.n] for name, members in apart.items()}
-    index = looks({name: [group.label for group in members] for name, members in finished.items()})
+    of = {name: {label: line for label, (line, _) in lines(members).items()} for name, members in finished.items()}
+    numbers = looks({name: list(dict.fromkeys(one.values())) for name, one in of.items()})
+    index = {name: {label: numbers[name][line] for label, line in one.items()} for name, one in of.items()}
     return [_setting(name, members, index[name], first + at) for at, (name, members) in enumerate(finished.items())]
 
 
@@ -53,9 +55,10 @@ def _setting(setting: str, groups: Sequence[LearningGroup], index: Mapping[str, 
         _table(groups, index),
         '<div class="pair">',
         sections.accuracy(groups, index, number),
+        sections.forgetting(groups, index, number),
         sections.memory(groups, index, number),
         "</div>",
-        sections.areas(groups),
+        areas.page(groups),
         sections.carried(groups, index, number),
         sections.matrices(groups, index),
         sections.classes(groups, index, number),
@@ -98,6 +101,11 @@ def notes(groups: Sequence[LearningGroup]) -> str:
     if any(group.options.get("runner.rebuild") == "no" for group in groups):
         told["runner.rebuild=no"] = (
             "The carried bytes were weighed, but the learner was not rebuilt from them, so they may not be all."
+        )
+    if any("by inspection" in group.options.get("weighed", "") for group in groups):
+        told["weighed by inspection, not rebuilt"] = (
+            "The method is foreign code: its bytes are all tensors, arrays, numbers and samples that a walk over its "
+            "objects found. It was not thrown away and rebuilt from them after each task, so they may not be all."
         )
     told["read-out"] = (
         "How answers are read from the learner: classifier is the network's own head, nme the nearest mean of "

@@ -20,12 +20,16 @@ class TaskFigures(Figures):
         exemplars: stored samples.
         peak_device: as `peak_host`, on the accelerator.
         samples: training samples seen.
+        optimizer_steps: of all fits.
+        cpu_seconds: of the processor, over the whole step.
     """
 
     paper: int | None = None
     exemplars: int | None = None
     peak_device: float | None = None
     samples: int | None = None
+    optimizer_steps: int | None = None
+    cpu_seconds: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,4 +83,6 @@ def _figures(row: Row) -> TaskFigures:
         exemplars=known(row, "exemplars", int),
         peak_device=known(row, "peak_device", float),
         samples=known(row, "samples", int),
+        optimizer_steps=known(row, "optimizer_steps", int),
+        cpu_seconds=known(row, "cpu_seconds", float),
     )

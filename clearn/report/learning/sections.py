@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clearn.metrics import Floats, OldNew, class_accuracy, common_interval, curve_areas
-from clearn.report.blocks import box, details, figure, heading, legend, swatch
+from clearn.metrics import Floats, OldNew, Spread, class_accuracy
+from clearn.report.blocks import box, details, figure, heading, legend, swatch, table
 from clearn.report.columns import bytes_text, cell
-from clearn.report.learning.grouping import LearningGroup, largest, memory_curves
+from clearn.report.learning.grouping import LearningGroup, largest, lines, memory_curves
 from clearn.report.look import CATEGORIES, known
+
+if TYPE_CHECKING:
+    from clearn.report.learning.figures import Line
 
 HEADLINE = "average_incremental_accuracy.pooled"
 STRONG = 0.66  # accuracy from which a shaded cell carries the other ink, for contrast in both modes
@@ -24,90 +27,121 @@ def accuracy(groups: Sequence[LearningGroup], index: Mapping[str, int], number: 
     """Draw accuracy as tasks are learned; a read-out that is not the headline is dotted."""
     from clearn.report.learning.figures import accuracy_curves
 
-    lines = [(group, readout, group.curve(readout)) for group in groups for readout in group.readouts]
-    if not lines:
+    curves = [(group, readout, group.curve(readout)) for group in groups for readout in group.readouts]
+    if not curves:
         return ""
-    several = len({readout for _, readout, _ in lines}) > 1
-    svg = accuracy_curves(
-        [(index[group.label], readout == group.headline, curve) for group, readout, curve in lines],
-        f"a{number}",
-    )
-    named = [
-        (swatch(index[group.label]), f"{group.label} ({group.headline})" if several else group.label)
-        for group in groups
-    ]
-    steps = max(len(curve) for _, _, curve in lines)
-    rows = [
-        [
-            f"{group.label} ({readout})" if several else group.label,
-            *(cell(point, "percent") for point in curve),
-        ]
-        for group, readout, curve in lines
-    ]
+    several = len({readout for _, readout, _ in curves}) > 1
+    svg = accuracy_curves(_lines(groups, index, curves), f"a{number}")
     caption = "Accuracy pooled over the test samples of all tasks seen; mean over runs, band of one standard deviation."
     if several:
         caption += " Thin dotted lines: the other read-out of a method, in the method's colour."
-    numbers = details("Accuracy after each step, %", ["method", *map(str, range(1, steps + 1))], rows)
-    return figure("Accuracy as tasks are learned", legend(named) + svg, caption, numbers)
+    numbers = _numbers("Accuracy after each step, %", curves, several)
+    return figure(
+        "Accuracy as tasks are learned", _named(groups, index, several) + svg, caption + _pale(groups), numbers
+    )
+
+
+def forgetting(groups: Sequence[LearningGroup], index: Mapping[str, int], number: int) -> str:
+    """Draw forgetting as tasks are learned, by the headline read-out; nothing for a stream of one task."""
+    from clearn.report.learning.figures import forgetting_curves
+
+    curves = [(group, group.headline, group.forgetting(group.headline)) for group in groups if group.headline]
+    if not any(point for _, _, curve in curves for point in curve):
+        return ""
+    svg = forgetting_curves(_lines(groups, index, curves), f"f{number}")
+    caption = (
+        "By how much the accuracy on earlier tasks has fallen below the best that it was, mean over those tasks "
+        "(forgetting.chaudhry, below 0: gained), by the headline read-out; mean over runs, band of one standard "
+        "deviation."
+    )
+    numbers = _numbers("Forgetting after each step, %", curves, several=False)
+    return figure("Forgetting as tasks are learned", _named(groups, index) + svg, caption + _pale(groups), numbers)
+
+
+Curves = Sequence[tuple[LearningGroup, str, list[Spread | None]]]
+
+
+def _lines(groups: Sequence[LearningGroup], index: Mapping[str, int], curves: Curves) -> list[Line]:
+    from clearn.report.learning.figures import Line
+
+    strength = {label: share for label, (_, share) in lines(groups).items()}
+    return [
+        Line(group.label, index[group.label], strength[group.label], curve, readout == group.headline)
+        for group, readout, curve in curves
+    ]
+
+
+def _numbers(title: str, curves: Curves, several: bool) -> str:
+    """Write curves as a table."""
+    steps = max(len(curve) for _, _, curve in curves)
+    rows = [
+        [f"{group.label} ({readout})" if several else group.label, *(cell(point, "percent") for point in curve)]
+        for group, readout, curve in curves
+    ]
+    padded = [[*row, *["–"] * (steps + 1 - len(row))] for row in rows]
+    return details(title, ["method", *map(str, range(1, steps + 1))], padded)
+
+
+def _named(groups: Sequence[LearningGroup], index: Mapping[str, int], several: bool = False) -> str:
+    """Write the legend: an entry a line, which is a method with all its budgets."""
+    of = {name: (label, one) for one in groups for label, (name, _) in lines(groups).items() if label == one.label}
+    return legend(
+        (swatch(index[label]), f"{name} ({group.headline})" if several else name) for name, (label, group) in of.items()
+    )
+
+
+def _pale(groups: Sequence[LearningGroup]) -> str:
+    return " Paler: under smaller budgets." if any(share < 1 for _, share in lines(groups).values()) else ""
+
+
+MEASURES = {
+    "Accuracy for memory": ("Average incremental accuracy", HEADLINE),
+    "Last accuracy for memory": ("Last accuracy", "last_accuracy.pooled"),
+}
 
 
 def memory(groups: Sequence[LearningGroup], index: Mapping[str, int], number: int) -> str:
     """Draw accuracy for memory; learners from scratch and from pretrained weights never share an axis."""
-    from clearn.report.learning.figures import accuracy_for_memory
-
     found = []
-    for kind, delta in (("from scratch", False), ("from shared pretrained weights", True)):
+    for delta in (False, True):
         members = [group for group in groups if _pretrained(group) == delta]
-        points = []
-        for group in members:
-            size = group.spread(partial(largest, delta=delta))
-            accuracy = group.number(group.headline, HEADLINE)
-            if size and accuracy:
-                points.append((index[group.label], size, accuracy))
-        if len(points) < 2:
-            continue
-        curves = memory_curves(members, delta)
-        svg = accuracy_for_memory(points, curves, f"m{number}-{int(delta)}")
-        caption = "Average incremental accuracy (headline read-out) against the most bytes carried after any step"
-        caption += ", without the shared pretrained weights" if delta else ""
-        caption += "; up and to the left is better. Bars: one standard deviation."
-        caption += " Lines join the budgets of one method." if curves else ""
-        both = any(map(_pretrained, groups)) and not all(map(_pretrained, groups))
-        named = [(swatch(index[group.label]), group.label) for group in members]
-        found.append(figure(f"Accuracy for memory{f', {kind}' if both else ''}", legend(named) + svg, caption))
-    return "\n".join(found)
+        found += [_memory(groups, members, index, delta, kind, f"m{number}-{int(delta)}{kind[0]}") for kind in MEASURES]
+    return "\n".join(one for one in found if one)
+
+
+def _memory(
+    groups: Sequence[LearningGroup],
+    members: Sequence[LearningGroup],
+    index: Mapping[str, int],
+    delta: bool,
+    kind: str,
+    name: str,
+) -> str:
+    """Draw one accuracy for memory of those from scratch, or of those from pretrained weights."""
+    from clearn.report.learning.figures import Curve, Line, accuracy_for_memory
+
+    what, measure = MEASURES[kind]
+    marks = []
+    for group in members:
+        size, accuracy = group.spread(partial(largest, delta=delta)), group.number(group.headline, measure)
+        if size and accuracy:
+            marks.append(Line(group.label, index[group.label], 1.0, (size, accuracy)))
+    if len(marks) < 2:
+        return ""
+    of = {line: index[label] for label, (line, _) in lines(members).items()}
+    curves = [Curve(line, of[line], points) for line, points in memory_curves(members, delta, measure).items()]
+    svg = accuracy_for_memory(marks, curves, what, name)
+    caption = f"{what} (headline read-out) against the most bytes carried after any step"
+    caption += ", without the shared pretrained weights" if delta else ""
+    caption += "; up and to the left is better. Bars: one standard deviation."
+    caption += " Lines join the budgets of one method; bands: one standard deviation over seeds." if curves else ""
+    both = any(map(_pretrained, groups)) and not all(map(_pretrained, groups))
+    title = f"{kind}{', from shared pretrained weights' if delta else ', from scratch'}" if both else kind
+    return figure(title, _named(members, index) + svg, caption)
 
 
 def _pretrained(group: LearningGroup) -> bool:
     return any(step.shared for run in group.finished for step in run.figures)
-
-
-def areas(groups: Sequence[LearningGroup]) -> str:
-    """Tabulate areas under accuracy-for-memory curves where two or more methods have one."""
-    parts = []
-    for delta in (False, True):
-        curves = memory_curves([group for group in groups if _pretrained(group) == delta], delta)
-        if len(curves) < 2:
-            continue
-        try:
-            first, last = common_interval(curves)
-        except ValueError as error:
-            parts.append(f"<p>No areas: {escape(str(error))}.</p>")
-            continue
-        areas, raw = curve_areas(curves), curve_areas(curves, normalise=False)
-        log = curve_areas(curves, kind="log2")
-        rows = [
-            [name, f"{100 * areas[name]:.1f}", f"{raw[name]:.3g}", f"{100 * log[name]:.1f}"]
-            for name in sorted(areas, key=lambda name: -areas[name])
-        ]
-        titles = ["method", "mean over budgets, %", "area, MiB", "mean over doublings, %"]
-        inner = details("Areas under accuracy for memory", titles, rows).replace("<details>", "<details open>")
-        note = (
-            f"Average incremental accuracy integrated from {first:.2f} to {last:.2f} MiB of measured bytes, the range "
-            "that all curves cover; straight lines between the budgets, nothing extrapolated."
-        )
-        parts.append(f'{inner}<p class="note">{note}</p>')
-    return f'<div class="card">{"".join(parts)}</div>' if parts else ""
 
 
 def carried(groups: Sequence[LearningGroup], index: Mapping[str, int], number: int) -> str:
@@ -123,8 +157,8 @@ def carried(groups: Sequence[LearningGroup], index: Mapping[str, int], number: i
     limits = [limit for steps in budgets.values() for limit in steps if limit is not None]
     top = max([*drawn, *limits], default=0.0)
     figures = []
-    for group in groups:
-        svg = carried_bytes(weighed[group.label], budgets[group.label], top, f"b{number}-{index[group.label]}")
+    for at, group in enumerate(groups):
+        svg = carried_bytes(weighed[group.label], budgets[group.label], top, f"b{number}-{at}")
         shared = group.spread(lambda run: float(run.figures[-1].shared))
         apart = f'<p class="note">and {bytes_text(shared.mean)} shared pretrained</p>' if shared and shared.mean else ""
         figures.append(f"<div>{heading(group.label, index[group.label])}{svg}{apart}</div>")
@@ -222,8 +256,8 @@ def classes(groups: Sequence[LearningGroup], index: Mapping[str, int], number: i
     """Draw the accuracy on each class after the last step, old and new ones apart."""
     from clearn.report.learning.figures import class_bars
 
-    bodies, rows, repeats = [], [], False
-    for group in groups:
+    bodies, rows, last_rows, repeats = [], [], [], False
+    for at, group in enumerate(groups):
         readout = group.headline
         if readout is None or not any(run.counts[readout].classes for run in group.finished):
             continue
@@ -231,10 +265,11 @@ def classes(groups: Sequence[LearningGroup], index: Mapping[str, int], number: i
         split = group.old_new(readout)
         repeats |= split is None
         last = split[-1] if split else None
-        svg = class_bars(accuracy, labels, new, index[group.label], f"c{number}-{index[group.label]}")
+        svg = class_bars(accuracy, labels, new, index[group.label], f"c{number}-{at}")
         words = _old_new_words(last) if last else ""
         bodies.append(f'<div>{heading(group.label, index[group.label])}{svg}<p class="note">{words}</p></div>')
         rows += _old_new_rows(group, split)
+        last_rows += [_old_new_row(group, last)] if last else []
     if not bodies:
         return ""
     caption = "Accuracy on each class after the last step, mean over runs, by the headline read-out."
@@ -252,7 +287,9 @@ def classes(groups: Sequence[LearningGroup], index: Mapping[str, int], number: i
         else ""
     )
     title = "Old and new classes" if rows else "Class by class"
-    return figure(title, f'<div class="many">{"".join(bodies)}</div>', caption, numbers)
+    heads = ["method", "old %", "new %", "harmonic mean %", "new - old"]
+    summed = f'<div class="plainly">{table("Old and new classes after the last step", heads, last_rows)}</div>'
+    return figure(title, f'{summed if last_rows else ""}<div class="many">{"".join(bodies)}</div>', caption, numbers)
 
 
 def _last_classes(group: LearningGroup, readout: str) -> tuple[Floats, list[int], list[bool] | None]:
@@ -274,6 +311,14 @@ def _last_classes(group: LearningGroup, readout: str) -> tuple[Floats, list[int]
 def _old_new_words(last: OldNew) -> str:
     parts = [("old", last.old), ("new", last.new), ("harmonic mean", last.harmonic_mean)]
     return " · ".join(f"{word} {100 * value:.1f} %" for word, value in parts if value is not None)
+
+
+def _old_new_row(group: LearningGroup, last: OldNew) -> list[str]:
+    gap = None if last.old is None or last.new is None else last.new - last.old
+    return [
+        group.label,
+        *("–" if one is None else f"{100 * one:.1f}" for one in (last.old, last.new, last.harmonic_mean, gap)),
+    ]
 
 
 def _old_new_rows(group: LearningGroup, split: Sequence[OldNew] | None) -> list[list[str]]:

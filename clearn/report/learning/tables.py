@@ -90,6 +90,8 @@ def _time_columns() -> list[LearningColumn]:
     host = "largest high-water mark of host memory in a step, above its start; not budgeted"
     return [
         column("train_seconds", "train", "seconds", train_seconds, "wall seconds of training, over the whole stream"),
+        column("cpu_seconds", "CPU", "seconds", _cpu, "processor seconds of all steps, of all that a run does in them"),
+        column("optimizer_steps", "steps", "count", _optimizer_steps, "optimiser steps, over the whole stream"),
         column("samples_per_second", "images/s", "rate", _speed, "training samples seen per second of training"),
         column("peak_host", "peak host", "bytes", lambda run: _peak(step.peak_host for step in run.figures), host),
         column("peak_device", "peak device", "bytes", lambda run: _peak(step.peak_device for step in run.figures),
@@ -104,6 +106,16 @@ def _peak(peaks: Iterable[float | None]) -> float | None:
 def train_seconds(run: LearningRun) -> float | None:
     """Sum the wall seconds of training over the steps; None if never measured."""
     taken = [step.seconds["train"] for step in run.figures if "train" in step.seconds]
+    return sum(taken) if taken else None
+
+
+def _cpu(run: LearningRun) -> float | None:
+    taken = [step.cpu_seconds for step in run.figures if step.cpu_seconds is not None]
+    return sum(taken) if taken else None
+
+
+def _optimizer_steps(run: LearningRun) -> float | None:
+    taken = [step.optimizer_steps for step in run.figures if step.optimizer_steps is not None]
     return sum(taken) if taken else None
 
 
