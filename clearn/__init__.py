@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from clearn.stream import Collection, Stream
 
     Values = Collection | np.ndarray[Any, Any]
+    Tracker = str | list[str] | Mapping[str, Any] | None
 
 __all__ = ["collect", "from_arrays", "from_dataset", "protocol", "run"]
 
@@ -31,6 +32,7 @@ def run(
     budget: str | int | Mapping[str, Any] | None = None,
     seed: int = 0,
     trainer: Mapping[str, Any] | None = None,
+    tracker: Tracker = None,
     progress: bool = True,
     **options: Any,
 ) -> Path:
@@ -43,6 +45,7 @@ def run(
         budget: bytes ("1MiB", 500_000, "603x"), or a mapping as in a config's section `budget`; None weighs only.
         seed: of training; the class order's is the stream's.
         trainer: as in a config's section `trainer`.
+        tracker: as in a config's section `tracker`: csv, tensorboard, wandb, mlflow, a list of them, or a mapping.
         progress: show it.
         options: of the method, as in a config's section `strategy`.
 
@@ -58,10 +61,10 @@ def run(
     if isinstance(stream, Corpus):
         from clearn.reading import on_corpus
 
-        return _into(on_corpus(stream, strategy, options, budget, seed, trainer or {}), out, progress)
+        return _into(on_corpus(stream, strategy, options, budget, seed, trainer or {}), out, tracker, progress)
     from clearn.learning import on_stream
 
-    return _into(on_stream(stream, strategy, options, budget, seed, trainer or {}), out, progress)
+    return _into(on_stream(stream, strategy, options, budget, seed, trainer or {}), out, tracker, progress)
 
 
 def collect(
@@ -74,6 +77,7 @@ def collect(
     budget: Mapping[str, Any] | None = None,
     runner: Mapping[str, Any] | None = None,
     seed: int = 0,
+    tracker: Tracker = None,
     progress: bool = True,
     **options: Any,
 ) -> Path:
@@ -89,6 +93,7 @@ def collect(
         budget: as in a config's section `budget`: client_bytes, bits_per_round.
         runner: as in a config's section `runner`: engine, repeats, memo, post.
         seed: of the simulation.
+        tracker: as in a config's section `tracker`.
         progress: show it.
         options: of the protocol, as in a config's section `protocol`.
 
@@ -105,7 +110,7 @@ def collect(
     from clearn.streams.values import static
 
     asked = values if isinstance(values, Collection) else static(values, k, rounds)
-    return _into(on_collection(asked, protocol, options, budget or {}, runner or {}, seed), out, progress)
+    return _into(on_collection(asked, protocol, options, budget or {}, runner or {}, seed), out, tracker, progress)
 
 
 def protocol(name: str, domains: int | tuple[int, ...], **options: Any) -> FrequencyProtocol:
@@ -124,7 +129,8 @@ def protocol(name: str, domains: int | tuple[int, ...], **options: Any) -> Frequ
     return protocol_of(name, options, (domains,) if isinstance(domains, int) else tuple(domains))
 
 
-def _into(experiment: Experiment, out: str | Path, progress: bool) -> Path:
+def _into(experiment: Experiment, out: str | Path, tracker: Tracker, progress: bool) -> Path:
+    from clearn import tracking
     from clearn.progress import ConsoleProgress, Progress
     from clearn.runner import run as run_experiment
 
@@ -133,4 +139,5 @@ def _into(experiment: Experiment, out: str | Path, progress: bool) -> Path:
         from rich.console import Console
 
         shown = ConsoleProgress(Console())
+    experiment.config.update(tracking.asked(tracker))
     return run_experiment(experiment, Path(out), shown)

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from clearn.errors import ConfigError
 from clearn.runner import Experiment
+from clearn.tracking import check_installed
 
 E = TypeVar("E", bound=Experiment, covariant=True)
 
@@ -39,8 +40,14 @@ def prepare(config: Mapping[str, Any]) -> Prepared[Experiment]:
     """Check a loaded config, reporting all its mistakes together.
 
     Raises:
-        ConfigError: every unknown, missing or ill-typed option.
+        ConfigError: every unknown, missing or ill-typed option, or a tracker that is not installed.
     """
+    prepared = _prepared(config)
+    check_installed(prepared.config)
+    return prepared
+
+
+def _prepared(config: Mapping[str, Any]) -> Prepared[Experiment]:
     if "protocol" not in config:
         if (config.get("stream") or {}).get("name") == "documents":
             from clearn.reading import prepare as prepare_reading

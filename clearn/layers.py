@@ -14,6 +14,7 @@ from clearn.errors import ConfigError, UserError
 from clearn.mistakes import Mistake, join, origin, show
 from clearn.plugins import KINDS, find
 from clearn.signatures import parameters
+from clearn.tracking.options import switched as switched_tracker
 
 NAMED = (
     "stream",
@@ -21,10 +22,16 @@ NAMED = (
     "unlearner",
     "protocol",
 )  # `strategy: memo` is short for `strategy: {name: memo}`
-MAPPINGS = (*NAMED, "budget", "trainer", "runner", "grid", "sweep", "expects")
+MAPPINGS = (*NAMED, "budget", "trainer", "runner", "tracker", "grid", "sweep", "expects")
 SCALARS = {"name": str, "seed": int, "out": str}
 SECTIONS = ("extends", *SCALARS, *MAPPINGS)
-LEFT_OUT = ("unlearner", "grid", "sweep", "expects")  # `grid=null` on the command line takes such a section away
+LEFT_OUT = (
+    "unlearner",
+    "tracker",
+    "grid",
+    "sweep",
+    "expects",
+)  # `grid=null` on the command line takes such a section away
 COMMAND_LINE = "command line"
 
 
@@ -125,6 +132,9 @@ def overlay(base: Layer, layer: Layer, errors: list[Mistake]) -> Layer:
         other = {"bytes": "like", "like": "bytes"}
         replaced = {other[way] for way in other if new.get(way) is not None}
         below["budget"] = {key: value for key, value in old.items() if key not in replaced}
+    old, new = below.get("tracker"), layer.sections.get("tracker")
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        below["tracker"] = switched_tracker(old, new)
     return Layer(_merge(below, layer.sections), {**base.origins, **layer.origins})
 
 
@@ -241,6 +251,8 @@ def _shape(layer: Any) -> dict[str, Any]:
             value = {"name": value}
         elif section == "budget" and bare:
             value = {"bytes": value}
+        elif section == "tracker" and (bare or isinstance(value, list)):
+            value = {"name": value}
         elif section == "grid" and isinstance(value, Mapping):
             value = dict(flat(value, ""))
         elif section == "grid" and isinstance(value, list):

@@ -25,11 +25,25 @@ from clearn.progress import Progress
 from clearn.runner import Experiment, package_version
 from clearn.signatures import plain
 from clearn.stream import Collection
+from clearn.tracking import TrackerOptions
 
 if TYPE_CHECKING:
     from clearn.collecting.loop import CollectingLoop
 
-SECTIONS = ("name", "stream", "protocol", "budget", "runner", "seed", "out", "grid", "sweep", "expects", "extends")
+SECTIONS = (
+    "name",
+    "stream",
+    "protocol",
+    "budget",
+    "runner",
+    "tracker",
+    "seed",
+    "out",
+    "grid",
+    "sweep",
+    "expects",
+    "extends",
+)
 
 
 @dataclass(frozen=True)
@@ -189,6 +203,7 @@ class _Settings:
     budget: DeviceBudget
     runner: CollectOptions
     seed: int
+    tracker: TrackerOptions | None = None
 
     def resolved(self, stream: dict[str, Any], title: str | None) -> dict[str, Any]:
         """The config with all defaults filled in; `stream` is its section of that name."""
@@ -199,6 +214,7 @@ class _Settings:
             "budget": plain(self.budget),
             "runner": plain(self.runner),
             "seed": self.seed,
+            **({"tracker": plain(self.tracker)} if self.tracker else {}),
         }
 
     def on(self, collection: Collection, resolved: dict[str, Any]) -> Collecting:
@@ -220,6 +236,7 @@ def _settings(config: Mapping[str, Any], errors: list[Mistake]) -> _Settings:
         build(DeviceBudget, config.get("budget") or {}, "budget", errors) or DeviceBudget(),
         build(CollectOptions, config.get("runner") or {}, "runner", errors) or CollectOptions(),
         coerce(config.get("seed", 0), int, "seed", errors),
+        build(TrackerOptions, config["tracker"], "tracker", errors) if config.get("tracker") else None,
     )
 
 

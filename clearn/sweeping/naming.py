@@ -17,8 +17,8 @@ def default_folder(experiment: Experiment) -> Path:
 
 
 def digest(config: Mapping[str, Any]) -> str:
-    """Hash a resolved config, but for its name and where it goes."""
-    facts = {key: value for key, value in config.items() if key not in ("name", "out")}
+    """Hash a resolved config, but for its name, where it goes, and where it is also logged to."""
+    facts = {key: value for key, value in config.items() if key not in ("name", "out", "tracker")}
     return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -172,9 +172,9 @@ def test_all_sections_at_fault_are_named_together(here: Path) -> None:
         "  a.yaml:3: data: got 'cifar', but there is no such section; did you mean 'stream.data'?",
         "  a.yaml:4: strategy.lr: got 3, but there is no such section; write 'strategy' and, indented below it, 'lr'",
         "  a.yaml:6: 1: got 2, but there is no such section; the sections are extends, name, seed, out, stream, "
-        "strategy, unlearner, protocol, budget, trainer, runner, grid, sweep, expects",
+        "strategy, unlearner, protocol, budget, trainer, runner, tracker, grid, sweep, expects",
         "  a.yaml:7: foo: got 1, but there is no such section; the sections are extends, name, seed, out, stream, "
-        "strategy, unlearner, protocol, budget, trainer, runner, grid, sweep, expects",
+        "strategy, unlearner, protocol, budget, trainer, runner, tracker, grid, sweep, expects",
     ]
     write("a.yaml", "seed: one\ntrainer: [1]\nname: [x]\nstrategy: {name: 3}\n")
     assert message(lambda: load("a")).splitlines() == [
