@@ -20,7 +20,8 @@ from clearn.streams import datasets, domain_incremental
 
 torch.set_num_threads(1)
 
-NAMES = tuple(name for name in plugins.names("strategies") if issubclass(plugins.find("strategies", name), Strategy))
+CLASSES = {name: plugins.find("strategies", name) for name in plugins.names("strategies")}
+NAMES = tuple(name for name, cls in CLASSES.items() if issubclass(cls, Strategy) and cls.rebuilds)
 SUBJECTS = [
     *((name, ()) for name in NAMES),
     ("replay", ("memory.codec=png", "stored_per_step=3")),
