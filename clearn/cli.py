@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 
 from clearn.errors import UserError
+
+RANK_WAITS = 10.0  # seconds
 
 RUN_EPILOG = """examples:
   clearn run quickstart
@@ -143,10 +146,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         from clearn import commands
+        from clearn.launch import check_alone, quieten
 
+        quieten()
+        if args.command not in ("run", "resume"):
+            check_alone(args.command)
         result: int = getattr(commands, args.command.replace("list", "list_"))(args)
     except UserError as error:
-        _complain(str(error))
+        _complain(_by_rank(str(error)))
         return 2
     except KeyboardInterrupt:
         _complain("stopped by Ctrl-C before anything was learned")
@@ -154,6 +161,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     return result
+
+
+def _by_rank(text: str) -> str:
+    """Leave it to rank 0 to say what all ranks find: when one ends, torchrun ends the others that still wait here."""
+    from clearn.launch import this_process
+
+    process = this_process()
+    if process.first:
+        return text
+    time.sleep(RANK_WAITS)
+    return f"rank {process.rank}: {text}"
 
 
 def _complain(text: str) -> None:

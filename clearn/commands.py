@@ -35,7 +35,9 @@ def resume(args: argparse.Namespace) -> int:
     path = _existing(args.run)
     if (path / GRID).exists():
         return _sweep_here(str(path), [])
-    return _run_one(_bound(load(str(_config_of(path)))), str(path))
+    experiment = _bound(load(str(_config_of(path))))
+    _refuse_to_go_on(experiment, path)
+    return _run_one(experiment, str(path))
 
 
 def sweep(args: argparse.Namespace) -> int:
@@ -205,6 +207,14 @@ def check(args: argparse.Namespace) -> int:
         if args.kind or named:
             raise
         raise UserError(f"{error}; if it is a protocol, write --kind privacy") from None
+    left_out = len(checks.ALL) - len(checks.promised(subject))
+    if left_out:
+        console.print(
+            f"{subject.name} declares that it cannot be rebuilt from its bytes, which are weighed by inspection: "
+            f"{left_out} checks that rest on a rebuild are left out",
+            highlight=False,
+            soft_wrap=True,
+        )
     return _conforms(subject.name, checks.run(subject), console)
 
 
@@ -248,23 +258,47 @@ def reproduce(args: argparse.Namespace) -> int:
 
 
 def _sweep_here(source: str, overrides: Sequence[str]) -> int:
+    from clearn.launch import check_alone
     from clearn.sweeping import commanding
 
+    check_alone("a grid")
     return commanding.sweep_here(source, overrides, _console())
 
 
 def _run_one(experiment: Experiment, out: str | None, quiet: bool = False) -> int:
+    from clearn.launch import launched, this_process
+    from clearn.options import TrainerOptions
     from clearn.sweeping.commanding import STOPPED, stopped_words, summary
     from clearn.sweeping.launching import execute
 
     console = _console()
     path = Path(out) if out else _default_folder(experiment)
     if stopped := execute(experiment, path, console):
-        console.print(stopped_words(stopped, f"clearn resume {path}"), highlight=False, soft_wrap=True)
+        again = launched(experiment.asks_for or TrainerOptions(), ["-m", "clearn", "resume", str(path)])
+        console.print(stopped_words(stopped, again), highlight=False, soft_wrap=True)
         return STOPPED
-    if not quiet:
+    if not quiet and this_process().first:
         summary(path, experiment.title, console)
     return 0
+
+
+def _refuse_to_go_on(experiment: Experiment, path: Path) -> None:
+    """Refuse to resume what can only start anew.
+
+    Raises:
+        StateError: the strategy cannot be rebuilt, and the run has steps left.
+    """
+    from clearn.errors import StateError
+    from clearn.folder import RunFolder
+    from clearn.learning import Learning
+
+    if not isinstance(experiment, Learning) or experiment.rebuilds:
+        return
+    whole, _ = RunFolder(path).newest()
+    if whole is not None and whole.step < experiment.steps:
+        raise StateError(
+            f"{experiment.no_resume(whole.step)}: repeat it with 'clearn run {path / 'config.yaml'} out={path}'"
+        )
 
 
 def _bound(config: Mapping[str, Any]) -> Experiment:
@@ -302,4 +336,6 @@ def _config_of(path: Path) -> Path:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console()
+    from clearn.launch import this_process
+
+    return Console(quiet=not this_process().first)  # of several processes one speaks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -135,7 +136,9 @@ class Context:
             module: what is trained; put into training mode first.
             data: samples, shuffled anew each epoch.
             recipe: epochs, optimiser, schedule.
-            loss: (inputs, targets) -> scalar or (b,); default is the module's own `losses`.
+            loss: (inputs, targets) -> (b,), or a scalar that is a mean over the batch; default is the module's own
+                `losses`. Several processes call it with a share of the batch each: a loss in which samples of a batch
+                meet is a reason for the learner's `alone`.
             beside: networks that the loss asks but that are not trained, such as a teacher: moved along, evaluated,
                 weighed as transient.
             replay: (stored samples, how many are drawn from them, with replacement, beside each batch).
@@ -144,8 +147,10 @@ class Context:
             after_step: called after each step of the optimiser; may change weights, as a merge or a projection does.
         """
         from clearn.fit import fit
+        from clearn.launch import this_process
 
         self._fits += 1
+        rank = this_process().rank
         fit(
             module,
             data,
@@ -155,7 +160,7 @@ class Context:
             replay=replay,
             augment=self._augment if augment else None,
             rng=lambda purpose: self.rng(f"fit{self._fits}/{purpose}"),
-            scope=seeds.scope(self.seed, self.step, f"fit{self._fits}"),
+            scope=seeds.scope(self.seed, self.step, f"fit{self._fits}" + (f"/rank{rank}" if rank else "")),
             options=self._trainer,
             device=self.device,
             cost=self.cost,
@@ -164,6 +169,28 @@ class Context:
             rates=rates,
             after_step=after_step,
         )
+
+    @contextmanager
+    def elsewhere(
+        self, epochs: int, samples: int
+    ) -> Iterator[tuple[Callable[[Tensor], Tensor] | None, Callable[[int, int], None]]]:
+        """Clock and show a training phase that foreign code carries out, in the precision of training.
+
+        Args:
+            epochs: of the phase.
+            samples: of one epoch.
+
+        Yields:
+            (the stream's augmentation of a batch with draws of this phase, or None; what is to be told the epoch, from
+            0, and the samples trained on so far).
+        """
+        self._fits += 1
+        augment, draws = self._augment, self.rng(f"fit{self._fits}/augment")
+        self._progress.phase(epochs, samples * epochs)
+        started = time.perf_counter()
+        with self.autocast():
+            yield None if augment is None else (lambda batch: augment(batch, draws)), self._progress.tick
+        self.cost.train_seconds += time.perf_counter() - started
 
     def meta_train(
         self,

@@ -12,7 +12,8 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ from clearn.parts.samples import Samples
 from clearn.recipe import Recipe
 
 if TYPE_CHECKING:
+    from lightning.pytorch.strategies import Strategy
+
     from clearn.context import Cost, Observer
     from clearn.options import TrainerOptions
     from clearn.progress import Progress
@@ -306,20 +309,23 @@ def fit(
     epoch = Epoch(data, recipe.batch_size, replay)
     watch = None if observer is None else Watch(observer, epoch, cost)
     draws = rng("augment")
+    way = _way(options)
 
     def block(batches: Iterable[tuple[Tensor, Tensor]]) -> Block:
-        return Block(batches, augment, draws, cost)
+        return way.block(batches, augment, draws, cost)
 
     cuts = None if augment is None else rng("augment/cuts")  # apart from `draws`: workers read ahead
-    blocks = Blocks(epoch, options.block, rng("order"), cuts, block, watch)
+    blocks = Blocks(epoch, way.size, rng("order"), cuts, block, watch)
     asked: Any = loss or module.losses  # whatever is trained without a loss has its own
-    phase = Phase(module, asked, recipe, beside, progress, watch, rates, after_step)
+    phase = way.phase(module, asked, recipe, beside, progress, watch, rates, after_step)
     progress.phase(recipe.epochs, len(data) * recipe.epochs)
     started, elsewhere = time.perf_counter(), cost.data_seconds + cost.observe_seconds
-    with scope, quiet():
+    with scope, quiet(), way.around(beside, module):
         trainer = Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=1,
+            devices=options.devices,
+            num_nodes=options.num_nodes,
+            strategy=way.strategy(),
             precision=options.precision,  # type: ignore[arg-type]
             max_epochs=recipe.epochs,
             logger=False,
@@ -331,6 +337,7 @@ def fit(
         )
         trainer.fit(phase, datamodule=PhaseData(blocks))
     module.to(device)
+    way.after(module)
     cost.train_seconds += time.perf_counter() - started - (cost.data_seconds + cost.observe_seconds - elsewhere)
     cost.optimizer_steps += phase.steps
     cost.samples += phase.samples
@@ -338,6 +345,36 @@ def fit(
     for inner in phase.modules():
         if isinstance(inner, LightningModule):
             inner._trainer = None  # the Trainer is this phase's: nothing may hold it afterwards
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a phase is carried out: in this process alone, or in shares by several.
+
+    Attributes:
+        block: what holds batches.
+        phase: what steps.
+        size: batches a block.
+        strategy: makes Lightning's.
+        around: holds while a phase is trained; is given the networks beside and the module.
+        after: called with the module when it is back on its device.
+    """
+
+    block: type[Block]
+    phase: type[Phase]
+    size: int
+    strategy: Callable[[], Strategy | str] = lambda: "auto"
+    around: Callable[[Sequence[nn.Module], nn.Module], AbstractContextManager[None]] = lambda *_: nullcontext()
+    after: Callable[[nn.Module], None] = lambda _: None
+
+
+def _way(options: TrainerOptions) -> Way:
+    if options.processes == 1:
+        return Way(Block, Phase, options.block)
+    from clearn import shares
+
+    # One batch a block: DDP prepares for one backward pass each time that Lightning calls `training_step`.
+    return Way(shares.ShareBlock, shares.SharePhase, 1, shares.strategy, shares.frozen, shares.same_buffers)
 
 
 class quiet(warnings.catch_warnings):
@@ -352,6 +389,7 @@ class quiet(warnings.catch_warnings):
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # on every machine of a cluster
         warnings.filterwarnings("ignore", message=".*Experiment logs directory.*")
+        warnings.filterwarnings("ignore", message=".*`broadcast_buffers` is deprecated.*")  # older torch has only that
         warnings.filterwarnings(
             "ignore", message=".*is already in eval mode.*|.*in eval mode at the start of training.*"
         )

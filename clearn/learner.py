@@ -43,11 +43,18 @@ class Learner(LightningModule):
         categories: ledger category of state entries by prefix ('model/aux' -> 'head'); longest prefix wins. Without
             an entry, anything under a module named `head` is head, other parameters are params, other buffers are
             buffers, and what the memory holds is exemplars.
+        rebuilds: whether it can be made again from its state, as the law of the ledger asks. False is for bridges to
+            foreign code alone: what they hold is weighed by inspection, they stay alive from task to task, rows and
+            reports say so, and their runs can only be started anew.
         seen: the tasks grown for so far.
         memory: what is carried beside the network, or None.
+        alone: why several processes cannot train it together, each on a share of every batch: "its loss ..."; empty
+            where they can. Set by the class, or by the constructor where it depends on options.
     """
 
     categories: ClassVar[dict[str, str]] = {}
+    rebuilds: ClassVar[bool] = True
+    alone: str = ""
 
     def __init__(self) -> None:
         super().__init__()

@@ -142,7 +142,9 @@ class TrainerOptions:
 
     Attributes:
         accelerator: auto takes a GPU where there is one.
-        devices: how many processes train together, 1 or more.
+        devices: how many processes train together on each node, 1 or more; torchrun starts them.
+        num_nodes: on how many nodes, 1 or more.
+        strategy: Lightning's, by which several processes train together; auto is ddp.
         precision: 32-true, or bf16-mixed: forward and backward passes in bfloat16, weights and heads in float32.
         threads: of torch on the CPU, 1 or more; auto leaves torch's choice.
         eval_batch: samples per batch when scoring.
@@ -151,16 +153,24 @@ class TrainerOptions:
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1
+    num_nodes: int = 1
+    strategy: Literal["auto", "ddp"] = "auto"
     precision: str = "32-true"
     threads: int | Literal["auto"] = "auto"
     eval_batch: int = 500
     block: int = 16
 
     def __post_init__(self) -> None:
-        _check_least(1, devices=self.devices, threads=self.threads, eval_batch=self.eval_batch, block=self.block)
+        counts = {"devices": self.devices, "num_nodes": self.num_nodes, "threads": self.threads}
+        _check_least(1, **counts, eval_batch=self.eval_batch, block=self.block)
         if self.precision not in PRECISIONS:
             hint = nearest(self.precision, PRECISIONS) or f"it is one of {', '.join(PRECISIONS)}"
             raise ConfigError(f"precision={self.precision!r} is not supported: {hint}")
+
+    @property
+    def processes(self) -> int:
+        """How many train together, on all nodes."""
+        return self.devices * self.num_nodes
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from clearn.distributed import SharedFolder, agree, join
 from clearn.errors import ConfigError, StateError
 from clearn.folder import CONFIG, ENVIRONMENT, LEDGER, SCORES, RunFolder
+from clearn.launch import check_started, this_process
 from clearn.ledger import Account
+from clearn.options import TrainerOptions
 from clearn.progress import Progress
 from clearn.state import Frozen
+from clearn.tracking.logs import following
 
 
 class Stopped(BaseException):
@@ -58,6 +62,11 @@ class Experiment(ABC):
     @abstractmethod
     def environment(self) -> dict[str, Any]:
         """More facts for environment.json: versions of what computes, device, threads."""
+
+    @property
+    def asks_for(self) -> TrainerOptions | None:
+        """What says how many processes carry it out together; None where one alone can."""
+        return None
 
     @abstractmethod
     def check(self) -> None:
@@ -153,23 +162,33 @@ def run_until(
     extra: dict[str, Any] | None = None,
 ) -> Path:
     """Run as `run` does, but stop after `until` steps, as a person might; calling it again goes on."""
-    progress = progress or Progress()
-    folder = RunFolder(path)
-    _check_same(experiment, folder)
+    progress, process = progress or Progress(), this_process()
+    check_started(experiment.asks_for, process)
+    own = folder = RunFolder(path)
+    if process.first:
+        _check_same(experiment, own)
     experiment.check()
+    if experiment.asks_for and process.count > 1:
+        join(experiment.asks_for, process)
+        agree(_flat({**experiment.config, "out": None, "data": experiment.about}))
+        folder = SharedFolder(path, process)
+        progress = progress if process.first else Progress()
     loop = experiment.loop(folder, progress)
     folder.arrays = loop.arrays
     folder.create()
-    _write_facts(experiment, folder, extra or {})
+    if process.first:
+        _write_facts(experiment, own, extra or {})
     steps = experiment.steps
     done = loop.recover()
     progress.begin(experiment.title, steps, done)
     try:
-        with stoppable(), loop.running():
+        tracked = following(experiment.config, own, progress) if process.first else nullcontext(lambda: None)
+        with stoppable(), loop.running(), tracked as log:
             for index in range(done, until):
                 folder.put_status("running", index, steps)
                 loop.step(index)
                 done = index + 1
+                log()
         folder.put_status("done" if done == steps else "stopped", done, steps)
     except Stopped:
         folder.put_status("stopped", done, steps, "stopped by a signal")
@@ -220,7 +239,8 @@ def _check_same(experiment: Experiment, folder: RunFolder) -> None:
     mine = experiment.config
     differing = sorted(_flat(there).items() ^ _flat(mine).items())
     keys = sorted(
-        {key for key, _ in differing if key not in ("out", "name")}, key=lambda key: (".name" not in key, key)
+        {key for key, _ in differing if key not in ("out", "name") and not key.startswith("tracker.")},
+        key=lambda key: (".name" not in key, key),
     )
     if keys:
         shown = ", ".join(f"{key} ({_flat(there).get(key)} there, {_flat(mine).get(key)} here)" for key in keys[:3])

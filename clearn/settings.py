@@ -14,6 +14,7 @@ from clearn.errors import ConfigError
 from clearn.mistakes import Mistake
 from clearn.options import BudgetOptions, RunnerOptions, TrainerOptions
 from clearn.signatures import plain
+from clearn.tracking import TrackerOptions
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Settings:
         runner: section `runner`.
         seed: of training.
         unlearner: name, class and options; None where no section names one.
+        tracker: section `tracker`; None where there is none.
     """
 
     method: str
@@ -39,6 +41,7 @@ class Settings:
     runner: RunnerOptions
     seed: int
     unlearner: tuple[str, type, dict[str, Any]] | None = None
+    tracker: TrackerOptions | None = None
 
     def resolved(self, stream: dict[str, Any], name: str | None) -> dict[str, Any]:
         """The config with all defaults filled in; `stream` is its section of that name."""
@@ -48,9 +51,10 @@ class Settings:
             "strategy": {"name": self.method, **plain(self.options)},
             **({"unlearner": {"name": self.unlearner[0], **plain(self.unlearner[2])}} if self.unlearner else {}),
             "budget": plain(self.budget),
-            "trainer": plain(self.trainer),
+            "trainer": _written(self.trainer),
             "runner": plain(self.runner),
             "seed": self.seed,
+            **({"tracker": plain(self.tracker)} if self.tracker else {}),
         }
 
 
@@ -73,7 +77,18 @@ def settings(config: Mapping[str, Any], errors: list[Mistake], runner: type[Runn
         build(runner, config.get("runner") or {}, "runner", errors) or runner(),
         coerce(config.get("seed", 0), int, "seed", errors),
         unlearner,
+        build(TrackerOptions, config["tracker"], "tracker", errors) if config.get("tracker") else None,
     )
+
+
+def _written(trainer: TrainerOptions) -> dict[str, Any]:
+    """The section as run folders hold it: options of several nodes only where there are some.
+
+    A folder's name is a hash of what it holds, so folders from before these options were known are found again.
+    """
+    values: dict[str, Any] = plain(trainer)
+    plainly = plain(TrainerOptions())
+    return {k: v for k, v in values.items() if k not in ("num_nodes", "strategy") or v != plainly[k]}
 
 
 def _method(kind: str, section: Any, errors: list[Mistake]) -> tuple[str, type, dict[str, Any]]:
@@ -102,9 +117,4 @@ def _settled(trainer: TrainerOptions) -> TrainerOptions:
         accelerator = "gpu" if torch.cuda.is_available() else "cpu"
     elif accelerator == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer.accelerator=gpu, but torch sees no GPU here: write cpu or auto")
-    if trainer.devices != 1:
-        raise ConfigError(
-            f"trainer.devices={trainer.devices}: this version trains on one device; write 1, and run several "
-            "seeds side by side"
-        )
     return dataclasses.replace(trainer, threads=threads, accelerator=accelerator)

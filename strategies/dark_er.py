@@ -59,6 +59,7 @@ class DarkEr(Strategy):
     """
 
     categories: ClassVar[dict[str, str]] = {"memory/met": "index"}
+    alone = "its loss tells new samples from stored ones by their place in the batch, and notes logits of all of them"
 
     def __init__(
         self,

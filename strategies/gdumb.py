@@ -59,6 +59,7 @@ class GDumb(Strategy):
                 f"cutmix={cutmix} cuts boxes out of images, but inputs are {inputs.shape}: write cutmix: 0"
             )
         self.backbone, self.pretrained, self.cutmix, self.recipe = backbone, pretrained, cutmix, recipe
+        self.alone = "cutmix pastes other images of the batch into each (cutmix: 0 does without)" if cutmix else ""
         self.net = SingleNet(inputs, backbone, pretrained)
         self.memory: Rehearsal = Rehearsal(replace(memory, selection="random"), inputs)
 

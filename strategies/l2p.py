@@ -66,6 +66,7 @@ class L2p(Strategy):
         self.pool = PromptPool(pool, length, self.vit.width)
         self.head: Head | None = None
         self.top, self.pull, self.batchwise, self.recipe = top, pull, batchwise, recipe
+        self.alone = "images of a batch choose their prompts together (batchwise: false)" if batchwise else ""
 
     def grow(self, info: TaskInfo) -> None:
         """Add a row to the head for each new class, small (std 0.02), with bias 0."""

@@ -107,6 +107,7 @@ class Mos(Strategy):
         self.memory: Gaussians = Gaussians(statistics, self.width)
         self.rate = merge_rate(alpha, self.vit.depth + 1 if merges_per_step is None else merges_per_step)
         self.reg, self.init, self.later_adapters, self.ensemble = reg, init, later_adapters, ensemble
+        self.alone = "its loss tells each image of a batch from all others (reg: 0 does without)" if reg else ""
         self.head_rate, self.first, self.later, self.align = head_rate, first, later, align
 
     def grow(self, info: TaskInfo) -> None:

@@ -64,6 +64,18 @@ class Learning(Experiment):
         with seeds.scope(self.seed, 0, "build"):
             return self.make()
 
+    @cached_property
+    def rebuilds(self) -> bool:
+        """Whether the strategy can be made again from its state; see `clearn.learner.Learner`."""
+        return self.build().rebuilds
+
+    def no_resume(self, step: int) -> str:
+        """Say why a run that reached so many steps cannot be gone on with."""
+        return (
+            f"{self.title} stopped after task {step} of {self.steps}, and its strategy was weighed by inspection: it "
+            "cannot be rebuilt from its bytes, so such a run can only start anew"
+        )
+
     @property
     def steps(self) -> int:
         """Tasks, and requests to forget."""
@@ -82,12 +94,29 @@ class Learning(Experiment):
             **{name: package_version(name) for name in packages},
             "device": self.trainer.accelerator,
             "threads": self.trainer.threads,
+            "processes": self.trainer.processes,
         }
 
+    @property
+    def asks_for(self) -> TrainerOptions:
+        """The trainer says how many processes train together."""
+        return self.trainer
+
     def check(self) -> None:
-        """Refuse a budget that the bare model outweighs, and requests that nothing answers."""
+        """Refuse a budget that the bare model outweighs, requests that nothing answers, and shares where none can be.
+
+        Raises:
+            ConfigError: says which, and what to write instead.
+        """
+        if self.trainer.processes > 1:
+            self.check_shares()
         self.check_budget(self.plan())
         requests = self.stream.requests
+        if requests and not self.rebuilds:
+            raise ConfigError(
+                f"the stream has {len(requests)} requests to forget, but this strategy is weighed by inspection and "
+                "cannot be made to forget: leave stream.requests out, or take another strategy"
+            )
         if requests and self.unlearner is None:
             raise ConfigError(f"the stream has {len(requests)} requests to forget: name an unlearner to answer them")
         if self.unlearner is not None and not requests:
@@ -103,6 +132,33 @@ class Learning(Experiment):
                     f"this unlearner reads training samples that stay, the request after task {blind[0]} does not let "
                     "it look back, and the strategy keeps no exemplars: write look_back: true, or take another method"
                 )
+
+    def check_shares(self) -> None:
+        """Refuse to have several processes train what only one can.
+
+        Raises:
+            ConfigError: the method says why it can't be shared out, or the stream has requests to forget.
+        """
+        strategy = self.build()
+        name = self.config.get("strategy", {}).get("name", type(strategy).__name__)
+        why = strategy.alone and f"{name} cannot be trained in shares of a batch: {strategy.alone}"
+        if self.unlearner is not None:
+            why = "requests to forget are answered by one process: unlearners look at single samples and gradients"
+        if why:
+            asked = f"trainer.devices={self.trainer.devices} and num_nodes={self.trainer.num_nodes}"
+            raise ConfigError(
+                f"{asked} make {self.trainer.processes} processes, but {why}; write trainer.devices=1 and "
+                "trainer.num_nodes=1, and run several seeds side by side ('clearn sweep')"
+            )
+
+    def has_batch_norm(self) -> bool:
+        """Whether the strategy computes with statistics of a batch once it has grown."""
+        from torch.nn.modules.batchnorm import _BatchNorm
+
+        with seeds.scope(self.seed, 0, "plan"):
+            strategy = self.make()
+            strategy.grow(self.stream.infos[0])
+        return any(isinstance(module, _BatchNorm) for module in strategy.modules())
 
     def _replays(self) -> bool:
         """Whether the strategy keeps exemplars, which may stand for training samples that stay."""

@@ -34,6 +34,11 @@ from clearn.unlearner import Unlearner
 if TYPE_CHECKING:
     from clearn.learning.experiment import Learning
 
+BATCH_NORM = (
+    "BatchNorm sees each process's share of a batch and not all of it, so results differ from one process's; the "
+    "running statistics that are kept are rank 0's"
+)
+
 
 class LearningLoop(Loop):
     """A strategy on its way through a stream of tasks and requests to forget."""
@@ -51,7 +56,23 @@ class LearningLoop(Loop):
     def running(self) -> AbstractContextManager[None]:
         """Torch's number of threads, and memory kept for the next batch."""
         keep_freed_memory()
+        if self.experiment.trainer.processes > 1 and self.experiment.has_batch_norm():
+            self.progress.note(BATCH_NORM)
         return threads(self.experiment.trainer.threads)
+
+    def recover(self) -> int:
+        """Take up the newest whole state, unless a strategy that cannot be rebuilt has steps left: it starts anew."""
+        if self.experiment.rebuilds:
+            return super().recover()
+        whole, _ = self.folder.newest()
+        reached = whole.step if whole else 0
+        finished = any(row["step"] == self.steps and row["kind"] == "figures" for row in self.folder.rows(LEDGER))
+        if reached == self.steps and finished:
+            return reached
+        if reached:
+            self.progress.note(f"{self.experiment.no_resume(reached)}; starting anew with task 1")
+        self.folder.drop_after(0)
+        return 0
 
     def restore(self, frozen: Frozen, step: int) -> None:
         """Rebuild strategy and unlearner, and look up the probes of the tasks seen."""
@@ -147,7 +168,8 @@ class LearningLoop(Loop):
 
         clock = time.perf_counter()
         held = 0 if strategy.memory is None else len(strategy.memory)
-        if experiment.runner.rebuild:
+        rebuilt = experiment.runner.rebuild and strategy.rebuilds
+        if rebuilt:
             self.strategy = strategy = None
             strategy = self._rebuild(decode(blob), index + 1)
         seconds["rebuild"] = time.perf_counter() - clock
@@ -167,7 +189,8 @@ class LearningLoop(Loop):
             "paper": weights.paper(nominal),
             "exemplars": held,
             **done.figures(),
-            "rebuilt": experiment.runner.rebuild,
+            "rebuilt": rebuilt,
+            **({} if experiment.rebuilds else {"weighed": "by inspection, not rebuilt"}),
             "sha256": digest,
         }
         self.folder.add_rows(LEDGER, ledger_rows(index + 1, weights, figures))

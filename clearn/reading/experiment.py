@@ -186,6 +186,9 @@ def _settings(config: Mapping[str, Any], errors: list[Mistake]) -> Settings:
     if found.cls is not object and not issubclass(found.cls, Reader):
         right = "learns classes, but this stream has documents"
         errors.append(Mistake("", "strategy.name", found.method, right, "choose one that reads, e.g. mbc or bm25"))
+    if found.trainer.processes > 1:
+        right, hint = "but one process reads documents", "write trainer.devices=1 and trainer.num_nodes=1"
+        errors.append(Mistake("", "trainer.devices", str(found.trainer.processes), right, hint))
     for key, value in found.options.items():
         settled = getattr(value, "settled", None)
         if callable(settled):
