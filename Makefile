@@ -7,8 +7,9 @@ READY := .venv/ready
 demo: $(READY)
 	$(BIN)/clearn run quickstart
 
+# A process a core, each with one thread.
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
