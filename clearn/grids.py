@@ -47,6 +47,65 @@ def cells(grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]]) -> It
         yield from _combinations(listed, f"grid[{at}]")
 
 
+Grid = dict[str, list[Any]] | list[dict[str, Any]]
+SHORT = {
+    "strategy": "strategy.name",
+    "unlearner": "unlearner.name",
+    "protocol": "protocol.name",
+    "budget": "budget.bytes",
+}
+
+
+def narrowed(grid: Grid, overrides: Sequence[str]) -> Grid:
+    """Keep the cells that agree with overrides of the grid's own keys; without one, all.
+
+    >>> narrowed({"strategy": ["memo", "icarl"], "seed": [0, 1]}, ["seed=1", "budget=1MiB"])
+    {'strategy': ['memo', 'icarl'], 'seed': [1]}
+
+    Args:
+        grid: as `cells` takes it.
+        overrides: "key=value", of the grid's keys or of others.
+
+    Raises:
+        ConfigError: no cell has the value asked for.
+    """
+    import yaml
+
+    for key, _, text in (one.partition("=") for one in overrides):
+        value = yaml.safe_load(text) if text else text
+        listed = grid if isinstance(grid, list) else [grid]
+        kept = [one for one in (_agreeing(one, key, value) for one in listed) if one is not None]
+        if not kept:
+            has = [value for one in listed for name in one if _same(name, key) for value in _values(one[name])]
+            shown = ", ".join(dict.fromkeys(str(_named(value)) for value in has))
+            raise ConfigError(
+                f"{key}={text} picks nothing out of the grid, which has {key} of {shown}: take one of these, or write "
+                f"a grid of your own behind the command, e.g. 'grid={{{key}: [{text}]}}'"
+            )
+        grid = kept if isinstance(grid, list) else kept[0]
+    return grid
+
+
+def _agreeing(grid: dict[str, Any], key: str, value: Any) -> dict[str, Any] | None:
+    """Leave of one grid what has this value; None if nothing has. What is no grid is left for `cells` to refuse."""
+    if not isinstance(grid, dict):
+        return grid
+    own = {name: [one for one in _values(grid[name]) if _named(one) == value] for name in grid if _same(name, key)}
+    return None if own and not all(own.values()) else grid | own
+
+
+def _same(name: str, key: str) -> bool:
+    return SHORT.get(name, name) == SHORT.get(key, key)
+
+
+def _named(value: Any) -> Any:
+    return value.get("name") if isinstance(value, Mapping) else value
+
+
+def _values(listed: Any) -> list[Any]:
+    return listed if isinstance(listed, list) else [listed]
+
+
 def _combinations(grid: Mapping[str, Sequence[Any]], where: str) -> Iterator[Cell]:
     for key, values in grid.items():
         if not isinstance(values, list) or not values:

@@ -11,7 +11,7 @@ from clearn.config import Config, SweepOptions, build, load, raise_all, save
 from clearn.errors import ConfigError, UserError
 from clearn.experiment import bind, prepare
 from clearn.folder import CONFIG
-from clearn.grids import Cell, cells
+from clearn.grids import Cell, cells, narrowed
 from clearn.mistakes import Mistake
 from clearn.runner import Experiment
 from clearn.sweeping.jobs import Job
@@ -47,7 +47,7 @@ def plan(source: str, overrides: Sequence[str] = ()) -> Plan:
 
     Args:
         source: as `clearn.config.find` takes it, or a folder that a sweep left.
-        overrides: of every cell, and of the grid.
+        overrides: of every cell, and of the grid; one of a key that the grid has picks the cells with that value.
 
     Raises:
         ConfigError: there is no cell, or some cannot be run: all of them, with what is wrong.
@@ -64,7 +64,7 @@ def plan(source: str, overrides: Sequence[str] = ()) -> Plan:
     options = build(SweepOptions, config.get("sweep") or {}, "sweep", errors)
     raise_all(errors, config.origins)
     assert options is not None
-    listed = list(cells(config.get("grid") or {})) if config.get("grid") else []
+    listed = list(cells(narrowed(config["grid"], overrides))) if config.get("grid") else []
     if not listed:
         raise ConfigError(
             f"{source} has an empty grid, so there is nothing to sweep: write e.g. grid: {{seed: [0, 1, 2]}} into it, "
@@ -87,6 +87,8 @@ def keep(plan: Plan, source: str, overrides: Sequence[str]) -> None:
     """Write into a sweep's folder what goes on with it: the config and its grid."""
     begun = Path(source) / GRID
     config = load(str(begun) if begun.exists() else source, overrides)
+    if config.get("grid") and not begun.exists():  # what is picked out of a folder's grid leaves the others in it
+        config["grid"] = narrowed(config["grid"], overrides)
     save({key: value for key, value in config.items() if key != "out"}, plan.folder / GRID)
 
 

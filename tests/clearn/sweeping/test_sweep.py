@@ -83,6 +83,29 @@ def test_a_list_of_grids_runs_one_after_the_other_and_repeats_nothing(here: Path
     ]
 
 
+@pytest.mark.parametrize(
+    ("words", "labels"),
+    [
+        (["seed=1"], ["protocol.name=l_grr seed=1", "protocol.name=l_osue seed=1"]),
+        (["protocol=l_osue", "seed=0"], ["protocol.name=l_osue seed=0"]),
+        (["grid=[{protocol: l_grr, seed: [0, 1]}, {protocol: {name: l_osue, alpha: 0.4}}]", "seed=1"], None),
+    ],
+)
+def test_an_option_that_the_grid_has_picks_cells(words: list[str], labels: list[str] | None, here: Path) -> None:
+    found = [job.label for job in plan("small.yaml", words).jobs]
+    # the second entry of the list says nothing of seeds, so the option is its own
+    assert found == (labels or ["protocol=l_grr seed=1", "protocol.name=l_osue protocol.alpha=0.4"])
+
+
+def test_what_is_picked_is_the_sweep_unless_its_folder_has_more(here: Path) -> None:
+    assert sweep("out=some", "seed=1") == 0
+    assert len(plan("some").jobs) == len(run_folders("some")) == 2
+    assert sweep("out=all", "protocol.name=l_grr", "seed=1") == 0
+    assert cli.main(["sweep", "small.yaml", "out=all"]) == 0
+    assert cli.main(["sweep", "all", "seed=0"]) == 0
+    assert len(plan("all").jobs) == len(run_folders("all")) == 4
+
+
 def test_a_cell_says_the_same_on_every_machine(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from clearn.sweeping.naming import anywhere, digest
 
@@ -120,6 +143,7 @@ def test_failed_cells_are_told_at_the_end_and_do_not_hide_the_rest(
         ("grid={seed: []}", "grid.seed=[] must be a list with at least one value"),
         ("grid=[{seed: [0]}, 3]", "grid[1]=3 must name at least one option"),
         ("grid=[{seed: [0]}, {seed: []}]", "grid[1].seed=[] must be a list with at least one value"),
+        ("seed=7", "seed=7 picks nothing out of the grid, which has seed of 0, 1: take one of these, or write"),
         ("sweep.workers=0", "workers=0 must be at least 1"),
         ("sweep.worker=2", "sweep.worker: got 2, but there is no such option; did you mean 'workers'?"),
         ("sweep.slurm.minutes=soon", "sweep.slurm.minutes: got 'soon', must be an int"),
