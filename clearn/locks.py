@@ -24,6 +24,25 @@ def in_turn(path: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a run folder, so that nobody else writes into it; where the file system knows no locks, at once.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        if taken(file) is False:
+            raise UserError(
+                f"another process is writing into {folder}: wait until that run has ended, or choose another folder "
+                "with out=FOLDER"
+            )
+        yield
+    finally:
+        os.close(file)
+
+
 def is_held(path: Path) -> bool:
     """Whether some process, on this machine or another, holds a file; False where the file system knows no locks."""
     if not path.exists():

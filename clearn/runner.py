@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -25,6 +25,7 @@ from clearn.errors import ConfigError, StateError
 from clearn.folder import CONFIG, ENVIRONMENT, LEDGER, SCORES, RunFolder
 from clearn.launch import check_started, this_process
 from clearn.ledger import Account
+from clearn.locks import alone_in
 from clearn.options import TrainerOptions
 from clearn.progress import Progress
 from clearn.state import Frozen
@@ -149,6 +150,7 @@ def run(
         ConfigError: the folder holds a run of another config.
         BudgetExceeded: the carried state outweighs the budget.
         StateError: something could not be written.
+        UserError: another process is writing into the folder.
         Stopped: after Ctrl-C; the run can be gone on with.
     """
     return run_until(experiment, path, experiment.steps, progress, extra)
@@ -176,13 +178,22 @@ def run_until(
     loop = experiment.loop(folder, progress)
     folder.arrays = loop.arrays
     folder.create()
-    if process.first:
-        _write_facts(experiment, own, extra or {})
-    steps = experiment.steps
+    with alone_in(path) if process.first else nullcontext():
+        if process.first:
+            _write_facts(experiment, own, extra or {})
+        tracked = following(experiment.config, own, progress) if process.first else nullcontext(lambda: None)
+        _carry_out(experiment, loop, until, tracked)
+    return path
+
+
+def _carry_out(
+    experiment: Experiment, loop: Loop, until: int, tracked: AbstractContextManager[Callable[[], None]]
+) -> None:
+    """Take up what is there, go on until a step, and say in the folder how it ended."""
+    folder, progress, steps = loop.folder, loop.progress, experiment.steps
     done = loop.recover()
     progress.begin(experiment.title, steps, done)
     try:
-        tracked = following(experiment.config, own, progress) if process.first else nullcontext(lambda: None)
         with stoppable(), loop.running(), tracked as log:
             for index in range(done, until):
                 folder.put_status("running", index, steps)
@@ -198,7 +209,6 @@ def run_until(
         raise
     finally:
         progress.end()
-    return path
 
 
 def ledger_rows(step: int, weights: Account, figures: dict[str, Any]) -> Iterator[dict[str, Any]]:

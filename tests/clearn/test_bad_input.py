@@ -15,6 +15,7 @@ import yaml
 
 from clearn import cli
 from clearn.folder import STATUS, RunFolder
+from clearn.locks import alone_in
 
 torch.set_num_threads(1)
 
@@ -251,6 +252,16 @@ def test_a_file_in_the_place_of_the_run_folder_is_left_alone(fails: Fails) -> No
         assert f"cannot write the run folder {out}" in said
         assert "choose another place with out=FOLDER" in said
     assert Path("taken").read_text() == "mine"
+
+
+def test_two_processes_never_write_into_one_run_folder(here: Path, fails: Fails) -> None:
+    works("run", "tiny.yaml", "out=run")
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    with alone_in(Path("run")):  # as a run does, for as long as it writes
+        for words in (("run", "tiny.yaml", "out=run"), ("resume", "run")):
+            assert "another process is writing into run: wait until that run has ended" in fails(*words)
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+    works("resume", "run")
 
 
 def test_a_folder_in_the_place_of_a_report_is_named(here: Path, fails: Fails) -> None:
