@@ -290,15 +290,13 @@ def _refuse_to_go_on(experiment: Experiment, path: Path) -> None:
     """
     from clearn.errors import StateError
     from clearn.folder import RunFolder
-    from clearn.learning import Learning
 
-    if not isinstance(experiment, Learning) or experiment.rebuilds:
+    if not experiment.no_resume(0):
         return
     whole, _ = RunFolder(path).newest()
     if whole is not None and whole.step < experiment.steps:
-        raise StateError(
-            f"{experiment.no_resume(whole.step)}: repeat it with 'clearn run {path / 'config.yaml'} out={path}'"
-        )
+        reason = experiment.no_resume(whole.step)
+        raise StateError(f"{reason}: repeat it with 'clearn run {path / 'config.yaml'} out={path}'")
 
 
 def _bound(config: Mapping[str, Any]) -> Experiment:

@@ -69,6 +69,10 @@ class Experiment(ABC):
         """What says how many processes carry it out together; None where one alone can."""
         return None
 
+    def no_resume(self, step: int) -> str:
+        """Say why a run that stopped after so many steps cannot be gone on with; empty where it can."""
+        return ""
+
     @abstractmethod
     def check(self) -> None:
         """Refuse before anything is written what cannot be run.

@@ -70,7 +70,9 @@ class Learning(Experiment):
         return self.build().rebuilds
 
     def no_resume(self, step: int) -> str:
-        """Say why a run that reached so many steps cannot be gone on with."""
+        """Say why a run that stopped after so many steps cannot be gone on with; empty where it can."""
+        if self.rebuilds:
+            return ""
         return (
             f"{self.title} stopped after task {step} of {self.steps}, and its strategy was weighed by inspection: it "
             "cannot be rebuilt from its bytes, so such a run can only start anew"

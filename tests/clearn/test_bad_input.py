@@ -118,7 +118,7 @@ def halves(path: Path) -> list[str]:
         ("budget.step=3", "step=3 has no effect under policy every"),
         ("trainer.devices=0", "devices=0 must be at least 1"),
         ("trainer.block=5000000000", "block=5000000000 must be at least 1 and below 2^31"),
-        ("trainer.devices=2", "this version trains on one device; write 1"),
+        ("trainer.devices=2", "trainer.devices=2 on num_nodes=1 makes 2 processes, but this one was started alone"),
         ("trainer.precision=8-bit", "precision='8-bit' is not"),
         ("trainer.threads=0", "threads=0 must be at least 1"),
         ("runner.rebuild=maybe", "runner.rebuild: got 'maybe', must be true or false"),
