@@ -47,16 +47,13 @@ def following(config: Mapping[str, Any], folder: RunFolder, progress: Progress) 
         yield lambda: None
         return
     logs = _Logs(config, folder, progress)
-    how: Ending = "failed"
+    how: Ending = "success"
     try:
         logs.begin()
         logs.catch_up()
         yield logs.catch_up
-        how = "success"
-    except Exception:
-        raise
-    except BaseException:  # a person or a cluster stopped the run
-        how = "stopped"
+    except BaseException as error:
+        how = "failed" if isinstance(error, Exception) else "stopped"  # by a person or a cluster
         raise
     finally:
         logs.end(how)
