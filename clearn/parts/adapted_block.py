@@ -16,7 +16,8 @@ from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor
 
-from clearn.parts.prompts import Prefix, attend
+from clearn.parts.attention import attend, attend_unprojected, can_stay_unprojected
+from clearn.parts.prompts import Prefix
 
 
 class AdaptedBlock(Block):
@@ -26,6 +27,7 @@ class AdaptedBlock(Block):
         beside: (b, N, d) -> (b, N, d), or None; set for the time of one forward pass.
         prefix: likewise.
         n_read: how many of its first tokens are read by what follows; None for all. Set likewise.
+        projects: whether queries, keys and values must be computed as such, since something is added to them. Likewise.
     """
 
     def __init__(self, *args: object, **options: object) -> None:
@@ -34,6 +36,7 @@ class AdaptedBlock(Block):
         self.beside: partial[Tensor] | None = None
         self.prefix: Prefix | None = None
         self.n_read: int | None = None
+        self.projects = False
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """(b, N, d) -> (b, N, d), or (b, n_read, d)."""
@@ -45,13 +48,18 @@ class AdaptedBlock(Block):
 
     def residual(self, x: Tensor) -> Tensor:
         """Compute r."""
-        normed = self.norm1(x)
-        as_timm = self.prefix is None and self.n_read is None
-        attended = self.attn(normed) if as_timm else attend(self.attn, normed, self.prefix, self.n_read)
-        r: Tensor = x[:, : self.n_read] + self.drop_path1(self.ls1(attended))
+        r: Tensor = x[:, : self.n_read] + self.drop_path1(self.ls1(self._attended(self.norm1(x))))
         return r
 
     def plain(self, r: Tensor) -> Tensor:
         """Compute y without a branch."""
         y: Tensor = r + self.drop_path2(self.ls2(self.mlp(self.norm2(r))))
         return y
+
+    def _attended(self, normed: Tensor) -> Tensor:
+        if self.prefix is None and self.n_read is None:
+            attended: Tensor = self.attn(normed)  # as timm has it
+            return attended
+        if self.n_read is None or self.prefix is not None or self.projects or not can_stay_unprojected(self.attn):
+            return attend(self.attn, normed, self.prefix, self.n_read)
+        return attend_unprojected(self.attn, normed, self.n_read)

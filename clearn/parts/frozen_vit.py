@@ -237,13 +237,14 @@ class FrozenViT(nn.Module):
                 else:
                     block.beside = None if adapters is None else partial(adapters.branch, index)
                 block.prefix = None if prefixes is None else prefixes.get(index)
-            blocks[-1].n_read = self._n_read
+            blocks[-1].n_read, blocks[-1].projects = self._n_read, bool(hooks)
             yield
         finally:
             for hook in hooks:
                 hook.remove()
             for block in blocks:
                 block.beside = block.prefix = block.n_read = None
+                block.projects = False
 
 
 def _added(adapters: Adapters, index: int, _: nn.Module, args: tuple[Tensor], projected: Tensor) -> Tensor:

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from timm.layers.attention import Attention
 from torch import Tensor, nn
-from torch.nn.functional import normalize, scaled_dot_product_attention
+from torch.nn.functional import normalize
 
 from clearn.parts.cosine import cosines
 
@@ -32,39 +31,6 @@ class Prefix:
 
 Prefixes = Mapping[int, Prefix]
 """By block, from 0; the other blocks stay plain."""
-
-
-def attend(attn: Attention, x: Tensor, prefix: Prefix | None = None, n_read: int | None = None) -> Tensor:
-    """Compute timm's attention with a prefix; none, or an empty one, gives what `attn(x)` gives.
-
-    Only keys and values are longer, so the tokens stay as many as they were. Where a network normalises its keys, the
-    prefix's are normalised like them. Nothing is dropped out: timm's networks have no dropout unless it is asked for.
-
-    Args:
-        attn: of a block, with queries, keys and values in one projection.
-        x: (b, N, d), normalised as the block does.
-        prefix: of the same b images.
-        n_read: how many of the first tokens attend; None for all.
-
-    Returns:
-        (b, N, d), or (b, n_read, d).
-    """
-    b = len(x)
-
-    def heads(rows: Tensor) -> Tensor:
-        return rows.reshape(b, -1, attn.num_heads, attn.head_dim).transpose(1, 2)  # (b, heads, rows, d / heads)
-
-    q, k, v = (heads(part) for part in attn.qkv(x).chunk(3, dim=2))
-    q = q[:, :, :n_read]
-    if prefix is not None:
-        k = torch.cat([heads(prefix.keys).to(k.dtype), k], dim=2)
-        v = torch.cat([heads(prefix.values).to(v.dtype), v], dim=2)
-    out = scaled_dot_product_attention(attn.q_norm(q), attn.k_norm(k), v)
-    out = attn.norm(out.transpose(1, 2).reshape(b, -1, attn.attn_dim))
-    if attn.gate is not None:
-        out = out * attn.gate(x[:, :n_read]).sigmoid()
-    projected: Tensor = attn.proj(out)
-    return projected
 
 
 class PromptPool(nn.Module):

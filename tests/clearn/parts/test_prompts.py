@@ -4,81 +4,23 @@ from __future__ import annotations
 
 import pytest
 import torch
-from timm.layers.attention import Attention
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from clearn.parts.prompts import (
     Components,
-    Prefix,
     PrefixBank,
     PromptPool,
     at_right_angles,
-    attend,
     majority,
     nearest,
 )
 
 torch.set_num_threads(1)
 
-D, HEADS = 16, 4
-
-
-def attention(**options: object) -> Attention:
-    torch.manual_seed(0)
-    made = Attention(D, HEADS, qkv_bias=True, norm_layer=nn.LayerNorm, **options)  # type: ignore[arg-type]
-    for parameter in made.parameters():
-        nn.init.normal_(parameter, std=0.5)
-    return made.eval()
-
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def one_by_one(attn: Attention, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Attention of one image, head by head and token by token: x (n, d), keys and values (p, d) -> (n, d)."""
-    rows, size = [], D // HEADS
-    q, k, v = attn.qkv(x).split(D, dim=1)
-    for token in range(len(x)):
-        out = []
-        for head in range(HEADS):
-            part = slice(head * size, (head + 1) * size)
-            query = attn.q_norm(q[token, part])
-            theirs = attn.k_norm(torch.cat([keys[:, part], k[:, part]]))  # (p + n, d / heads)
-            shares = (theirs @ query / size**0.5).softmax(0)
-            out.append(shares @ torch.cat([values[:, part], v[:, part]]))
-        rows.append(torch.cat(out))
-    y = attn.norm(torch.stack(rows))
-    return attn.proj(y if attn.gate is None else y * attn.gate(x).sigmoid())
-
-
-KINDS = [{}, {"qk_norm": True}, {"scale_norm": True}, {"gated": True}]
-
-
-@pytest.mark.parametrize("options", KINDS, ids=str)
-def test_an_empty_prefix_changes_nothing(options: dict[str, object]) -> None:
-    attn, x, none = attention(**options), drawn(3, 5, D), torch.empty(3, 0, D)
-    torch.testing.assert_close(attend(attn, x, Prefix(none, none)), attn(x), rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("options", KINDS, ids=str)
-def test_a_prefix_equals_a_loop_over_images_heads_and_tokens(options: dict[str, object]) -> None:
-    attn, x = attention(**options), drawn(3, 5, D)
-    prefix = Prefix(drawn(3, 2, D, seed=1), drawn(3, 2, D, seed=2))
-    found = attend(attn, x, prefix)
-    naive = torch.stack([one_by_one(attn, x[i], prefix.keys[i], prefix.values[i]) for i in range(3)])
-    torch.testing.assert_close(found, naive, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(found, attn(x), atol=1e-2)
-
-
-def test_a_prefix_gets_gradients_in_mixed_precision_too() -> None:
-    attn, keys = attention(), drawn(1, 2, D).requires_grad_()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        attend(attn, drawn(1, 3, D), Prefix(keys, drawn(1, 2, D, seed=1))).sum().backward()
-    assert keys.grad is not None
-    assert keys.grad.dtype == torch.float32
-    assert bool(keys.grad.any())
 
 
 def test_a_pool_gives_each_image_the_prompts_it_asks_for() -> None:
