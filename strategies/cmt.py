@@ -28,8 +28,9 @@ from clearn.errors import demand
 from clearn.meta import batches, documented_rows
 from clearn.parts.amortising.aggregator import Aggregator
 from clearn.parts.amortising.prefixes import PrefixHead
-from clearn.parts.bank import CATEGORIES, Bank, Storage, key
+from clearn.parts.bank import CATEGORIES, Bank, Storage
 from clearn.parts.compressors import Compression, compressor_for
+from clearn.parts.hashing import key
 from clearn.parts.language.decoding import greedy
 from clearn.parts.language.encoder import Encoder
 from clearn.parts.language.frozen_lm import FrozenLM, Lm
@@ -297,7 +298,7 @@ class Cmt(Reader):
         return self.compressor.version(self.lm, self.matcher.key)
 
     def found(self, text: str, k: int) -> list[int]:
-        """The ids of the k best memories for a question, as `clearn.parts.bank.key` makes them, best first."""
+        """The ids of the k best memories for a question, as `clearn.parts.hashing.key` makes them, best first."""
         with torch.no_grad():
             scores = cosines(self.matcher.queries(self._questions([text])), self.memory.matching(self.device))
         return [int(self.memory.ids[i]) for i in best(scores, k)[0].tolist()]

@@ -25,7 +25,8 @@ from torch import Tensor
 from clearn.context import Context
 from clearn.errors import demand
 from clearn.parts.amortising import T5, Aggregator, Amortiser, KvLora, PrefixHead, attach, hierarchical
-from clearn.parts.bank import Bank, Form, key
+from clearn.parts.bank import Bank, Form
+from clearn.parts.hashing import key
 from clearn.parts.language import Encoder, FrozenLM, Lm, Prefix
 from clearn.reader import Reader
 from clearn.recipe import MetaRecipe

@@ -27,9 +27,9 @@ from torch import Tensor
 from clearn.context import Context
 from clearn.errors import BudgetExceeded, demand
 from clearn.parts.amortising import T5, Aggregator, Amortiser, KvLora, PrefixHead, attach
-from clearn.parts.bank import key
 from clearn.parts.code_memory import CodeMemory, Keep
 from clearn.parts.codebook import DEAD, Codebook, Quantiser, perplexity
+from clearn.parts.hashing import key
 from clearn.parts.language import Encoder, FrozenLM, Lm, Prefix
 from clearn.reader import Reader
 from clearn.recipe import MetaRecipe

@@ -17,28 +17,23 @@ Letters used below: N rows held, n rows that come, m vectors a row, D their widt
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clearn.errors import BudgetExceeded, ConfigError, DataError, StateError, demand
+from clearn.parts.eviction import Evict, admitted, closest
+from clearn.parts.vectors import quantised, unit
 
 Form = Literal["float32", "bfloat16", "float16", "int8"]
 """How vectors are kept."""
 
 Codes = Literal["uint8", "uint16", "int32"]
 """How integer codes are kept, exactly."""
-
-Evict = Literal["reservoir", "fifo", "merge"]
-"""What gives way when there is no room for one more."""
-
-LEVELS = 127
-"""The largest step of an int8 vector, in both directions."""
 
 FIXED = 8 + 32
 """Bytes of an empty bank: the counter and the version."""
@@ -79,61 +74,6 @@ class Storage:
 
     def __post_init__(self) -> None:
         demand(("bank.capacity", self.capacity, self.capacity is None or self.capacity >= 0, "0 or more, or null"))
-
-
-def key(document_id: str) -> int:
-    """Hash a document's id: 63 bits of its SHA-256, never negative.
-
-    >>> key("doc-1") == key("doc-1"), key("doc-1") == key("doc-2"), key("") >= 0
-    (True, False, True)
-    """
-    return int.from_bytes(hashlib.sha256(document_id.encode()).digest()[:8], "big") >> 1
-
-
-def fingerprint(module: nn.Module) -> bytes:
-    """Hash what a module is made of: SHA-256 over names, dtypes, shapes and bytes of its parameters and buffers."""
-    return fingerprint_of(module.state_dict().items())
-
-
-def fingerprint_of(tensors: Iterable[tuple[str, Tensor]]) -> bytes:
-    """Hash tensors and their names, in the order given."""
-    digest = hashlib.sha256()
-    for name, value in tensors:
-        dense = value.detach().cpu().contiguous()
-        digest.update(f"{name} {dense.dtype} {list(dense.shape)}".encode())
-        digest.update(dense.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.digest()
-
-
-def quantised(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Round each vector to the 255 levels between minus and plus its largest number.
-
-    Args:
-        vectors: (..., D) float32.
-
-    Returns:
-        (..., D) int8 and (...) float16 scales, so that a vector is about int8 * scale, to half a scale; a vector of
-        zeros has scale 0.
-
-    >>> steps, scale = quantised(torch.tensor([[254.0, -1.0, 0.9]]))
-    >>> steps.tolist(), scale.tolist()
-    ([[127, 0, 0]], [2.0])
-    """
-    most = torch.finfo(torch.float16).max
-    scale = (vectors.float().abs().amax(-1) / LEVELS).clamp(max=most).half()
-    steps = vectors.float() / scale.float().clamp(min=torch.finfo(torch.float32).tiny)[..., None]
-    steps = steps.masked_fill((scale == 0)[..., None], 0.0)
-    return steps.round().clamp(-LEVELS, LEVELS).to(torch.int8), scale
-
-
-def unit(vectors: Tensor) -> Tensor:
-    """Scale vectors (..., D) to length 1, in float32; a vector of zeros stays one.
-
-    Doubles measure the length, so that sums of large squares do not overflow float32.
-    """
-    vectors = vectors.float()
-    lengths = vectors.double().norm(dim=-1, keepdim=True).clamp(min=1e-12)
-    return (vectors.double() / lengths).float()
 
 
 class Bank:
@@ -266,16 +206,16 @@ class Bank:
         new = self._stored(ids, vectors, keys)
         if dedupe:
             new = new._taken(self._fresh(new))
-        self._shrink(capacity, rng)
         if self.evict == "merge" and capacity is not None:
+            self._merge_down(capacity)
             for i in range(len(new)):
                 self._append(new._taken([i]))
                 self._merge_down(capacity)
         else:
-            old, coming = self._drawn(len(new), capacity, rng)
-            kept = self if len(old) == len(self) else self._taken(old)
-            self._take(kept)
-            self._append(new._taken(coming))
+            staying, entering = admitted(len(self), len(new), capacity, self.evict, self.met, rng)
+            if len(staying) < len(self):
+                self._take(self._taken(staying))
+            self._append(new._taken(entering))
         self.met += len(new)
         return len(new)
 
@@ -425,46 +365,12 @@ class Bank:
         parts = (self.rows[i], self.scales[i])
         return b"".join(part.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for part in parts)
 
-    def _drawn(self, n: int, capacity: int | None, rng: torch.Generator | None) -> tuple[list[int], list[int]]:
-        """Choose which held rows stay and which of n new ones come in; one number is drawn for each new one.
-
-        Whoever gives way leaves a gap that closes, so that order of rows stays order of reading.
-        """
-        held, slots = len(self), list(range(len(self)))
-        if capacity is None or (self.evict == "fifo" and not capacity):
-            return slots, list(range(n)) if capacity is None else []
-        if self.evict == "fifo":
-            last = (slots + list(range(held, held + n)))[-capacity:]
-            return [i for i in last if i < held], [i - held for i in last if i >= held]
-        assert rng is not None, "a reservoir draws"
-        places = torch.rand(n, generator=rng, dtype=torch.float64)
-        places *= torch.arange(self.met + 1, self.met + n + 1)  # row i is the (met + i + 1)-th that comes by
-        for i, place in enumerate(places.long().tolist()):
-            if len(slots) < capacity:
-                slots.append(held + i)
-            elif place < capacity:
-                slots.pop(place)
-                slots.append(held + i)
-        return [i for i in slots if i < held], [i - held for i in slots if i >= held]
-
-    def _shrink(self, capacity: int | None, rng: torch.Generator | None) -> None:
-        """Have held rows give way where fewer may be held than are."""
-        if capacity is None or len(self) <= capacity:
-            return
-        if self.evict == "merge":
-            self._merge_down(capacity)
-        elif self.evict == "fifo":
-            self._take(self._taken(list(range(len(self) - capacity, len(self)))))
-        else:
-            assert rng is not None, "a reservoir draws"
-            self._take(self._taken(sorted(torch.randperm(len(self), generator=rng)[:capacity].tolist())))
-
     def _merge_down(self, capacity: int) -> None:
         """Average the closest two until no more than `capacity` rows are left; with 0, nothing is."""
         if not capacity:
             self._take(self._taken([]))
         while len(self) > capacity:
-            older, newer = self._closest()
+            older, newer = closest(self.matching() if self.key_width else self.vectors().flatten(1))
             pair = torch.tensor([older, newer])
             weights = self.counts[pair].double() / self.counts[pair].sum()  # (2,)
             mean = torch.einsum("i,i...->...", weights, self.vectors(pair).double())
@@ -475,23 +381,6 @@ class Bank:
             self._take(self._taken(list(range(older))))
             self._append(one)
             self._append(tail)
-
-    def _closest(self) -> tuple[int, int]:
-        """The two rows of largest cosine, of their keys or else of all their numbers; the older first.
-
-        All pairs are compared, block by block: N^2 multiply-adds by the width for each row that comes over capacity.
-        """
-        units = unit(self.matching() if self.key_width else self.vectors().flatten(1))
-        best, pair = -torch.inf, (0, 1)
-        for start in range(0, len(units), 1024):
-            cosines = units[start : start + 1024] @ units.T
-            mine = torch.arange(start, start + len(cosines))
-            cosines = cosines.masked_fill(torch.arange(len(units)) <= mine[:, None], -torch.inf)
-            most = int(cosines.flatten().argmax())
-            row, column = divmod(most, len(units))
-            if float(cosines[row, column]) > best:
-                best, pair = float(cosines[row, column]), (start + row, column)
-        return pair
 
     def _taken(self, which: Sequence[int]) -> Bank:
         """Some of the rows, as another bank."""

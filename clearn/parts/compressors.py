@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from clearn.errors import ConfigError, demand
 from clearn.parts.amortising.latents import Resampler
-from clearn.parts.bank import fingerprint, fingerprint_of
+from clearn.parts.hashing import fingerprint, fingerprint_of
 from clearn.parts.language.encoder import Encoder, TextEncoder
 from clearn.parts.language.frozen_lm import FrozenLM
 

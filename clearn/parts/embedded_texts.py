@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clearn.errors import StateError
-from clearn.parts.bank import quantised
 from clearn.parts.texts import TextMemory, Texts
+from clearn.parts.vectors import quantised
 from clearn.stream import Document
 
 Index = Literal["int8", "float16"]

@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from clearn.parts.bank import unit
+from clearn.parts.vectors import unit
 
 TAU = (0.01, 1.0)
 """Temperatures are kept within."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from clearn.errors import BudgetExceeded, DataError, StateError
-from clearn.parts.bank import key
+from clearn.parts.hashing import key
 from clearn.stream import Document
 
 EACH = 12

@@ -13,8 +13,9 @@ from torch.nn.functional import kl_div
 
 from clearn.errors import ConfigError, StateError
 from clearn.ledger import CATEGORIES, account
-from clearn.parts.bank import FIXED, Storage, key
+from clearn.parts.bank import FIXED, Storage
 from clearn.parts.compressors import Compression
+from clearn.parts.hashing import key
 from clearn.parts.language.encoder import Encoder
 from clearn.parts.language.frozen_lm import FrozenLM, Lm
 from clearn.parts.language.memories import Embeds

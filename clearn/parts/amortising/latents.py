@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from clearn.errors import DataError, demand
 from clearn.parts.amortising.aggregator import CrossAttention, FeedForward
 from clearn.parts.amortising.positions import OwnLinear, OwnNorm
-from clearn.parts.bank import fingerprint_of
+from clearn.parts.hashing import fingerprint_of
 from clearn.parts.language.encoder import Encoder, TextEncoder
 from clearn.parts.language.loading import TINY, quietly, require
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from clearn.errors import BudgetExceeded, ConfigError, DataError, StateError
-from clearn.parts.bank import FIXED, MERGED, Bank, fingerprint, key, quantised, unit
+from clearn.parts.bank import FIXED, MERGED, Bank
+from clearn.parts.hashing import fingerprint
+from clearn.parts.vectors import unit
 from clearn.state import decode, encode, freeze, thaw
 
 torch.set_num_threads(1)
@@ -43,11 +45,6 @@ def same(a: Bank, b: Bank) -> bool:
 
 def weight(made: Bank) -> int:
     return sum(value.numel() * value.element_size() for value in made.state().values())
-
-
-def test_a_key_is_the_start_of_a_sha_256() -> None:
-    assert key("abc") == 0xBA7816BF8F01CFEA >> 1  # SHA-256 of "abc", FIPS 180-2, appendix B.1
-    assert len({key(str(i)) for i in range(1000)}) == 1000
 
 
 @pytest.mark.parametrize("width", [0, D])
@@ -84,15 +81,6 @@ def test_what_is_read_is_what_was_put_in(form: Any) -> None:
     picked = made.vectors(torch.tensor([[4, 0], [1, 1]]))
     assert picked.shape == (2, 2, M, D)
     assert torch.equal(picked[0, 1], made.vectors()[0])
-
-
-def test_int8_of_zeros_and_of_large_numbers() -> None:
-    steps, scales = quantised(torch.tensor([[0.0, 0.0], [1e-9, 0.0], [127.0, -63.4], [1e8, -1e3]]))
-    assert steps[0].tolist() == [0, 0]
-    assert steps[2].tolist() == [127, -63]
-    assert scales[0] == 0
-    assert scales[2] == 1
-    assert bool(torch.isfinite(scales).all())
 
 
 def test_numbers_beyond_float16_are_cut_and_not_infinite() -> None:
@@ -243,14 +231,6 @@ def test_the_two_closest_become_their_mean(width: int) -> None:
     assert (made.counts.tolist(), made.met) == ([1, 3, 1], 5)
     if width:
         torch.testing.assert_close(made.matching().norm(dim=1), torch.ones(3), atol=2e-3, rtol=0)
-
-
-def test_closest_is_found_over_blocks() -> None:
-    made = Bank((1, 16), evict="merge")
-    rows = torch.randn(1100, 1, 16, generator=torch.Generator().manual_seed(0))
-    rows[1090] = 3 * rows[1050]
-    made.add(range(1100), rows)
-    assert made._closest() == (1050, 1090)
 
 
 def test_a_mean_cannot_be_taken_apart() -> None:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from clearn.errors import BudgetExceeded, DataError, StateError
-from clearn.parts.bank import key
 from clearn.parts.embedded_texts import EmbeddedTexts
+from clearn.parts.hashing import key
 from clearn.parts.texts import TextMemory, Texts, priority
 from clearn.stream import Document
 
