@@ -107,6 +107,11 @@ def command_line(overrides: Sequence[str], errors: list[Mistake]) -> Layer:
             without.add(parts[0])
             sections.pop(parts[0], None)
             continue
+        if len(parts) == 1 and parts[0] in MAPPINGS and tree == {}:
+            hint = f"{parts[0]}=null takes it away" if parts[0] in LEFT_OUT else f"write {parts[0]}.OPTION=VALUE"
+            right = "must name options: an empty mapping changes none"
+            errors.append(Mistake(COMMAND_LINE, parts[0], "{}", right, hint))
+            continue
         for part in reversed(parts):
             tree = {part: tree}
         sections = _merge(sections, _shape(tree))

@@ -283,6 +283,18 @@ def test_the_command_line_takes_a_section_away(here: Path) -> None:
     assert "grid" not in load("a", ["grid.seed=[7]", "grid=null"])
 
 
+@pytest.mark.parametrize(
+    ("section", "hint"),
+    [("grid", "grid=null takes it away"), ("budget", "write budget.OPTION=VALUE")],
+)
+def test_an_empty_section_on_the_command_line_would_change_nothing(here: Path, section: str, hint: str) -> None:
+    write("a.yaml", "grid: {seed: [0, 1]}\n")
+    with pytest.raises(
+        ConfigError, match=f"{section}: got {{}}, must name options: an empty mapping changes none.*{hint}"
+    ):
+        load("a", [f"{section}={{}}"])
+
+
 def test_a_grid_is_flat_however_it_is_written(here: Path) -> None:
     write("a.yaml", "grid: {strategy.lr: [1, 2], strategy: {name: [memo, icarl]}}\n")
     grid = load("a", ["grid.seed=[1,2,3]", "grid.strategy.lr=[5]"])["grid"]
