@@ -341,7 +341,7 @@ def model_share(repeats: int) -> dict[str, float]:
         net = document_training.reader(Path(folder)).eval()
     text = document_training.made_up(random.Random(3), 1, 2)[0].question.text
     z = net.amortiser.questions([text])
-    tokens, prefix = [net.lm.question_tokens(text)], Prefix(*net.prefixes(z))
+    tokens, prefix = [net.lm.words.question(text)], Prefix(*net.prefixes(z))
 
     def answer() -> None:
         with net.lm.using(net.lora):

@@ -110,7 +110,7 @@ def as_published(net: Mbc, rows: Sequence[Row], log: bool) -> Tensor:
     prefix = Prefix(*net.prefixes(net.aggregator(queries, found.vectors.flatten(0, 1)[None])))
     if log:
         with torch.no_grad():
-            ids = [net.lm.tokens(text)[:DOCUMENT] for text in texts]
+            ids = [net.lm.words.tokens(text)[:DOCUMENT] for text in texts]
             text_losses(net, ids, None)
             answer_losses(net, rows, None)
             text_losses(net, ids, prefix)
@@ -135,11 +135,11 @@ def latents(encoder: nn.Module, texts: Sequence[str], length: int, left: bool) -
 
 def answer_losses(net: Mbc, rows: Sequence[Row], prefix: Prefix | None) -> Tensor:
     """(b,), from sequences of 128 tokens with logits at all of them."""
-    asked = [net.lm.question_tokens(row.question.text) for row in rows]
-    answers = [net.lm.answer_tokens(row.question.answer) for row in rows]
+    asked = [net.lm.words.question(row.question.text) for row in rows]
+    answers = [net.lm.words.answer(row.question.answer) for row in rows]
     given = [torch.tensor([*question, *answer]) for question, answer in zip(asked, answers, strict=True)]
     told = [torch.tensor([*[-100] * len(question), *answer]) for question, answer in zip(asked, answers, strict=True)]
-    ids = torch.stack([pad(row, (0, SEQUENCE - len(row)), value=net.lm.eos) for row in given])
+    ids = torch.stack([pad(row, (0, SEQUENCE - len(row)), value=net.lm.words.eos) for row in given])
     labels = torch.stack([pad(row, (0, SEQUENCE - len(row)), value=-100) for row in told])
     return sequence_losses(net, ids, labels, prefix)
 
@@ -147,7 +147,7 @@ def answer_losses(net: Mbc, rows: Sequence[Row], prefix: Prefix | None) -> Tenso
 def text_losses(net: Mbc, texts: Sequence[Sequence[int]], prefix: Prefix | None) -> Tensor:
     """(b,), how well the language model foretells the documents themselves, each padded to 1,022 tokens."""
     rows = [torch.tensor(text) for text in texts]
-    ids = torch.stack([pad(row, (0, DOCUMENT - len(row)), value=net.lm.eos) for row in rows])
+    ids = torch.stack([pad(row, (0, DOCUMENT - len(row)), value=net.lm.words.eos) for row in rows])
     labels = torch.stack([pad(row, (0, DOCUMENT - len(row)), value=-100) for row in rows])
     return sequence_losses(net, ids, labels, prefix)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from clearn.context import Context
 from clearn.errors import demand
 from clearn.parts.bm25 import Okapi, english, words
-from clearn.parts.language.frozen_lm import Lm
+from clearn.parts.language.options import Lm
 from clearn.parts.prompting import Prompting, PromptLora
 from clearn.parts.texts import TextMemory, Texts
 from clearn.reader import Reader

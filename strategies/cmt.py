@@ -33,8 +33,9 @@ from clearn.parts.compressors import Compression, compressor_for
 from clearn.parts.hashing import key
 from clearn.parts.language.decoding import greedy
 from clearn.parts.language.encoder import Encoder
-from clearn.parts.language.frozen_lm import FrozenLM, Lm
+from clearn.parts.language.frozen_lm import FrozenLM
 from clearn.parts.language.memories import Embeds, Memory, Prefix
+from clearn.parts.language.options import Lm
 from clearn.parts.matching import TAU, Matcher, best, cosines, log_shares, match_loss
 from clearn.reader import Reader
 from clearn.recipe import MetaRecipe
@@ -353,16 +354,16 @@ class Cmt(Reader):
             gathered = self._gathered(queries, self.memory.vectors(chosen, self.device), scores.gather(1, chosen))
         else:
             gathered = self._gathered(queries, self.memory.vectors(device=self.device)[None], None)
-        questions, memory = [self.lm.question_tokens(text) for text in texts], self._injected(gathered)
+        questions, memory = [self.lm.words.question(text) for text in texts], self._injected(gathered)
         return self._contrasted(questions, memory) if self.asking.contrast else self.lm.generate(questions, memory)
 
     def _contrasted(self, questions: Sequence[Sequence[int]], memory: Memory) -> list[str]:
         """Decode from logits with memory set against those without; nothing is kept from token to token."""
+        words = self.lm.words
         said: list[list[int]] = [[] for _ in questions]
-        end = self.lm.eos
 
         def logits() -> Tensor:
-            so_far = [[*ids, end] for ids in said]  # the last one is asked for, whatever it is
+            so_far = [[*ids, words.eos] for ids in said]  # the last one is asked for, whatever it is
             with_, without = (self.lm.answer_logits(questions, so_far, one)[0][:, -1] for one in (memory, None))
             return plausible(contrasted(with_, without, self.objective.alpha), with_)
 
@@ -371,14 +372,12 @@ class Cmt(Reader):
                 ids.append(token)
             return logits()
 
-        decode = self.lm.tokenizer.decode
-        found = greedy(logits(), go_on, lambda t: t == end or "\n" in decode([t]), self.lm.options.new_tokens)
-        return [str(decode(ids, skip_special_tokens=True)).partition("\n")[0].strip() for ids in found]
+        return [words.said(ids) for ids in greedy(logits(), go_on, words.complete, self.lm.options.new_tokens)]
 
     def _answer_loss(self, rows: Sequence[Row], memory: Memory) -> Tensor:
         """(n,): L_mem of each row."""
-        questions = [self.lm.question_tokens(row.question.text) for row in rows]
-        answers = [self.lm.answer_tokens(row.question.answer) for row in rows]
+        questions = [self.lm.words.question(row.question.text) for row in rows]
+        answers = [self.lm.words.answer(row.question.answer) for row in rows]
         logits, targets, mask = self.lm.answer_logits(questions, answers, memory)  # (n, r, V)
         options, reach = self.objective, logits.shape[1]
         if options.kind == "aware" and options.alpha == 0:
@@ -397,7 +396,7 @@ class Cmt(Reader):
 
     def _taught(self, row: Row) -> Tensor:
         """(r, V): likewise, when it has read the whole document, in front of the question and a line end."""
-        ids = [*self.lm.document_tokens(row.document.text), *self.lm.tokens("\n")]
+        ids = [*self.lm.words.document(row.document.text), *self.lm.words.tokens("\n")]
         return self._remembered(row.document.text, row, Embeds(self.lm.embed(torch.tensor([ids]))))
 
     @torch.no_grad()
@@ -409,7 +408,7 @@ class Cmt(Reader):
         name = (read, row.question.text, row.question.answer)
         if name in self._known:
             return self._known[name].to(self.device).float()
-        question, answer = self.lm.question_tokens(row.question.text), self.lm.answer_tokens(row.question.answer)
+        question, answer = self.lm.words.question(row.question.text), self.lm.words.answer(row.question.answer)
         with self.lm.using(None):
             logits = self.lm.answer_logits([question], [answer], memory)[0][0]  # (r, V)
         small = logits.to(self.lm.net.dtype)
@@ -421,11 +420,11 @@ class Cmt(Reader):
     def _reconstruction_loss(self, pieces: Sequence[Any], memories: Tensor) -> Tensor:
         """L_rec: mean cross-entropy of each piece's first tokens, told by the frozen model from its memory alone."""
         most = min(RECONSTRUCTED, self.lm.options.sequence_tokens - 1)
-        told = [list(self.lm.tokens(piece) if isinstance(piece, str) else piece)[:most] for piece in pieces]
+        told = [list(self.lm.words.tokens(piece) if isinstance(piece, str) else piece)[:most] for piece in pieces]
         some = [i for i, ids in enumerate(told) if ids]  # nothing can be told of an empty one
         if not some:
             return memories.new_zeros(())
-        start = [self.lm.question_tokens("")] * len(some)
+        start = [self.lm.words.question("")] * len(some)
         memory = self._injected(memories[torch.tensor(some, device=memories.device)])
         return self.lm.answer_losses(start, [told[i] for i in some], memory).mean()
 

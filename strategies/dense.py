@@ -18,7 +18,7 @@ from clearn.context import Context
 from clearn.errors import demand
 from clearn.parts.embedded_texts import EmbeddedTexts, Index
 from clearn.parts.language.encoder import Encoder, TextEncoder
-from clearn.parts.language.frozen_lm import Lm
+from clearn.parts.language.options import Lm
 from clearn.parts.prompting import Prompting, PromptLora
 from clearn.parts.texts import TextMemory
 from clearn.reader import Reader

@@ -52,7 +52,7 @@ class LoraOnly(Reader):
         with self.lm.using(self.lora):
             return self.lm.answer_losses(
                 [self._asked(row.question) for row in rows],
-                [self.lm.answer_tokens(row.question.answer) for row in rows],
+                [self.lm.words.answer(row.question.answer) for row in rows],
             ).mean()
 
     def take_in(self, documents: Sequence[Document], ctx: Context) -> None:
@@ -64,7 +64,7 @@ class LoraOnly(Reader):
             return self.lm.generate([self._asked(question) for question in questions])
 
     def _asked(self, question: Query) -> list[int]:
-        return [self.lm.start] * self.opening + self.lm.question_tokens(question.text)
+        return [self.lm.words.start] * self.opening + self.lm.words.question(question.text)
 
     def forget(self, documents: Sequence[Document], ctx: Context) -> None:
         """Do nothing: no document left a trace."""

@@ -123,8 +123,8 @@ class Mac(Reader):
         z = self.aggregator(z, contexts.flatten(0, 1)[None])
         with self.lm.using(self.lora):
             return self.lm.answer_losses(
-                [self.lm.question_tokens(question.text) for question in asked],
-                [self.lm.answer_tokens(question.answer) for question in asked],
+                [self.lm.words.question(question.text) for question in asked],
+                [self.lm.words.answer(question.answer) for question in asked],
                 Prefix(*self.prefixes(z)),
             ).mean()
 
@@ -154,7 +154,7 @@ class Mac(Reader):
             elif self.group is not None:
                 z = hierarchical(self.aggregator, z, bank, self.group * self.latents)
             with self.lm.using(self.lora):
-                tokens = [self.lm.question_tokens(text) for text in texts]
+                tokens = [self.lm.words.question(text) for text in texts]
                 answers += self.lm.generate(tokens, Prefix(*self.prefixes(z)))
         return answers
 

@@ -148,8 +148,8 @@ class Mbc(Reader):
         z = self.aggregator(z, found.vectors.flatten(0, 1)[None])
         with self.lm.using(self.lora):
             losses = self.lm.answer_losses(
-                [self.lm.question_tokens(question.text) for question in asked],
-                [self.lm.answer_tokens(question.answer) for question in asked],
+                [self.lm.words.question(question.text) for question in asked],
+                [self.lm.words.answer(question.answer) for question in asked],
                 Prefix(*self.prefixes(z)),
             )
         total: Tensor = losses.mean() + self.quantiser.options.weight * found.loss
@@ -232,7 +232,7 @@ class Mbc(Reader):
             texts = [question.text for question in questions[start : start + ASKED]]
             z = self.aggregator(self.amortiser.questions(texts), cached, log_counts)
             with self.lm.using(self.lora):
-                tokens = [self.lm.question_tokens(text) for text in texts]
+                tokens = [self.lm.words.question(text) for text in texts]
                 answers += self.lm.generate(tokens, Prefix(*self.prefixes(z)))
         return answers
 

@@ -15,7 +15,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from clearn.context import Context
-from clearn.parts.language.frozen_lm import Lm
+from clearn.parts.language.options import Lm
 from clearn.parts.prompting import Prompting, PromptLora
 from clearn.parts.texts import TextMemory, Texts
 from clearn.reader import Reader

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from clearn.context import Context
 from clearn.errors import ConfigError, demand
-from clearn.parts.language.frozen_lm import Lm
+from clearn.parts.language.options import Lm
 from clearn.parts.prompting import Prompting
 from clearn.parts.tuned_lm import TunedLM, read
 from clearn.reader import Reader

@@ -103,13 +103,13 @@ class OfTokens(Compressor[Ids]):
     def document(self, lm: FrozenLM, text: str, chunk: bool) -> list[Ids]:
         """Cut after every `lm.document_tokens` tokens."""
         if not chunk:
-            return [lm.document_tokens(text)]
-        ids, size = lm.tokens(text), lm.options.document_tokens
+            return [lm.words.document(text)]
+        ids, size = lm.words.tokens(text), lm.options.document_tokens
         return [ids[start : start + size] for start in range(0, max(len(ids), 1), size)]
 
     def question(self, lm: FrozenLM, text: str) -> Ids:
         """The tokens that the model itself is shown of a question."""
-        return lm.question_tokens(text)
+        return lm.words.question(text)
 
 
 class DecoderCompressor(OfTokens):

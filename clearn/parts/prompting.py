@@ -19,7 +19,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from clearn.errors import demand
-from clearn.parts.language.frozen_lm import FrozenLM, Lm
+from clearn.parts.language.frozen_lm import FrozenLM
+from clearn.parts.language.options import Lm
 from clearn.stream import Row
 
 LORA = "answering"
@@ -81,11 +82,11 @@ class Prompting(nn.Module):
         `lm.sequence_tokens` loses its front.
         """
         assert len(passages) <= self.passages, f"{len(passages)} passages, but room was made for {self.passages}"
-        asked = self.lm.tokens(f"Question: {question}\nAnswer:")[-self.question_limit :]
-        line_end, limit = self.lm.tokens("\n"), self.lm.options.document_tokens
+        asked = self.lm.words.tokens(f"Question: {question}\nAnswer:")[-self.question_limit :]
+        line_end, limit = self.lm.words.tokens("\n"), self.lm.options.document_tokens
         before: list[int] = []
         for passage in passages:
-            before += [*self.lm.tokens(passage)[: max(limit - len(line_end), 0)], *line_end][:limit]
+            before += [*self.lm.words.tokens(passage)[: max(limit - len(line_end), 0)], *line_end][:limit]
         return before + asked
 
     def answer(self, questions: Sequence[str], passages: Sequence[Sequence[str]] | None = None) -> list[str]:
@@ -105,7 +106,7 @@ class Prompting(nn.Module):
             for row, own in zip(rows, with_distractors(rows, self.passages), strict=True)
         ]
         with self.lm.using(self._using):
-            return self.lm.answer_losses(prompts, [self.lm.answer_tokens(row.question.answer) for row in rows])
+            return self.lm.answer_losses(prompts, [self.lm.words.answer(row.question.answer) for row in rows])
 
 
 def with_distractors(rows: Sequence[Row], k: int) -> list[list[str]]:

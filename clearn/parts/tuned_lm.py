@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from clearn.errors import ConfigError, Diverged
-from clearn.parts.language.frozen_lm import FrozenLM, Lm
+from clearn.errors import Diverged
+from clearn.parts.language.frozen_lm import FrozenLM
+from clearn.parts.language.options import Lm
 
 SPAN = re.compile(r"\w+(?:[.,:]\d+)*")
 """A word, or a number with its marks: 1,020 and 12:30 are one."""
@@ -54,23 +55,6 @@ class TunedLM(FrozenLM):
         x, _ = self._inputs([ids])
         logits = self._logits(self._run(x, None)[0, :-1])  # (n - 1, V)
         return cross_entropy(logits, torch.tensor(ids[1:], device=logits.device), reduction="none")
-
-    def places(self, text: str) -> list[tuple[int, int]]:
-        """Where the tokens of a document stand in its text: first character and the one after the last.
-
-        Raises:
-            ConfigError: its tokenizer cannot tell.
-        """
-        if not self.tokenizer.is_fast:
-            raise ConfigError(
-                f"the tokenizer of lm.model={self.options.model} does not tell where in a text a token stands, which "
-                "weights by word need: take a model with a tokenizer.json, or the method uniform"
-            )
-        found = self.tokenizer(
-            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
-        )
-        places: list[tuple[int, int]] = found["offset_mapping"][: self.options.document_tokens]
-        return places
 
 
 @dataclass(frozen=True)
@@ -111,7 +95,7 @@ def read(lm: TunedLM, texts: Sequence[str], lr: float, clip: float, weigh: Weigh
     weights = list(lm.net.parameters())
     optimizer, steps = torch.optim.Adam(weights, lr=lr, fused=True), 0
     for text in texts:
-        ids = lm.document_tokens(text)
+        ids = lm.words.document(text)
         own = torch.ones(len(ids)) if weigh is None else weigh(text)
         assert len(own) == len(ids), "a weight for each token"
         if len(ids) < 2 or not bool(own[1:].any()):
@@ -155,4 +139,4 @@ def salient_weights(lm: TunedLM, text: str) -> Tensor:
     held = torch.zeros(len(text) + 1)
     for start, end in salient(text):
         held[start:end] = 1
-    return torch.tensor([float(held[start:end].any()) for start, end in lm.places(text)])
+    return torch.tensor([float(held[start:end].any()) for start, end in lm.words.places(text)])

@@ -138,7 +138,7 @@ def test_tuning_shows_the_right_document_among_k() -> None:
     rows = [Row(one, Question(q.text, one.id, "", "x")) for one, q in zip(DOCUMENTS[:2], QUERIES, strict=False)]
     a, b = DOCUMENTS[0].text, DOCUMENTS[1].text
     prompts = [reader.prompting.prompt(row.question.text, [a, b]) for row in rows]  # either has both, its own in turn
-    answers = [reader.prompting.lm.answer_tokens("x")] * 2
+    answers = [reader.prompting.lm.words.answer("x")] * 2
     assert torch.equal(reader.eval().episode(rows), reader.prompting.lm.answer_losses(prompts, answers).mean())
 
 

@@ -17,8 +17,9 @@ from clearn.parts.bank import FIXED, Storage
 from clearn.parts.compressors import Compression
 from clearn.parts.hashing import key
 from clearn.parts.language.encoder import Encoder
-from clearn.parts.language.frozen_lm import FrozenLM, Lm
+from clearn.parts.language.frozen_lm import FrozenLM
 from clearn.parts.language.memories import Embeds
+from clearn.parts.language.options import Lm
 from clearn.parts.language.tiny import WORDS
 from clearn.recipe import MetaRecipe
 from clearn.state import decode, encode, freeze, thaw
@@ -182,10 +183,11 @@ def test_logits_without_memory_are_computed_once_a_row_and_alone(kind: Any) -> N
 def test_logits_without_memory_are_those_of_the_plain_model() -> None:
     reader, (row,) = made("decoder"), facts(1)
     lm = FrozenLM(Lm())
-    question, answer = lm.question_tokens(row.question.text), lm.answer_tokens(row.question.answer)
+    question, answer = lm.words.question(row.question.text), lm.words.answer(row.question.answer)
     with torch.no_grad():
         assert torch.equal(reader._without(row), lm.answer_logits([question], [answer])[0][0])
-        taught = lm.answer_logits([[*lm.tokens(row.document.text), *lm.tokens("\n"), *question]], [answer])[0][0]
+        read = [*lm.words.tokens(row.document.text), *lm.words.tokens("\n")]
+        taught = lm.answer_logits([[*read, *question]], [answer])[0][0]
         torch.testing.assert_close(reader._taught(row), taught, atol=1e-5, rtol=1e-5)
 
 
@@ -200,7 +202,7 @@ def test_the_language_model_stays_bit_equal_and_all_the_rest_learns(kind: str, i
         gather=Gathering(head_size=8, blocks=1, inject=inject, k=2),
         objective=Objective(reconstruct=0.1),
     ).train()
-    plain, question = FrozenLM(Lm(new_tokens=3)), [reader.lm.question_tokens("what is the code of north ?")]
+    plain, question = FrozenLM(Lm(new_tokens=3)), [reader.lm.words.question("what is the code of north ?")]
     trained = {name: p for name, p in reader.named_parameters() if p.requires_grad}
     before = {name: p.detach().clone() for name, p in trained.items()}
     optimizer = torch.optim.SGD(trained.values(), lr=0.1)
@@ -215,7 +217,7 @@ def test_the_language_model_stays_bit_equal_and_all_the_rest_learns(kind: str, i
     for name, value in plain.net.state_dict().items():
         assert torch.equal(reader.lm.net.state_dict()[name], value), name
     reader.eval()
-    answer = [reader.lm.answer_tokens("north")]
+    answer = [reader.lm.words.answer("north")]
     with torch.no_grad():
         assert torch.equal(reader.lm.answer_logits(question, answer)[0], plain.answer_logits(question, answer)[0])
     assert not any(name.startswith("model/lm.net") for name in reader.state())
@@ -257,7 +259,7 @@ def test_the_right_memory_is_forced_in_the_first_half_only() -> None:
     reader.forced_until = 2
     with torch.no_grad():
         reader.matcher.query.neg_()  # so that the worst match first
-        mine = reader._documents([reader.lm.tokens(row.document.text) for row in rows], 6)
+        mine = reader._documents([reader.lm.words.tokens(row.document.text) for row in rows], 6)
         reader.episode(rows)
         assert int(reader.steps) == 0  # evaluation neither counts nor forces
         reader.train()
@@ -472,7 +474,7 @@ def test_gathering_by_hand() -> None:
     rows = facts(5)
     reader, text = bank_of(rows, 3), rows[2].question.text
     query = reader._questions([text])  # (1, m, D)
-    memories = torch.cat([reader.compressor(reader.lm, [reader.lm.tokens(row.document.text)]) for row in rows])
+    memories = torch.cat([reader.compressor(reader.lm, [reader.lm.words.tokens(row.document.text)]) for row in rows])
     unit = lambda v: v / v.norm()  # noqa: E731
     q = unit(torch.stack([reader.matcher.query @ one for one in query[0]]).mean(0))
     s = torch.stack([q @ unit(torch.stack([reader.matcher.key @ one for one in each]).mean(0)) for each in memories])
@@ -491,7 +493,7 @@ def test_with_nothing_in_the_bank_the_question_itself_is_injected() -> None:
         text = "what is the code of river ?"
         assert torch.equal(gathered(reader, text), reader._questions([text])[0])
         assert reader.answer([Query(text, "")]) == reader.lm.generate(
-            [reader.lm.question_tokens(text)], Embeds(reader._questions([text]))
+            [reader.lm.words.question(text)], Embeds(reader._questions([text]))
         )
     assert made().answer([]) == []
 
@@ -545,6 +547,10 @@ def test_contrast_with_alpha_zero_is_plain_decoding() -> None:
     plain = reading(made(), rows).answer(queries(rows))
     zero = reading(made(asking=Asking(contrast=True), objective=Objective(alpha=0.0)), rows)
     assert zero.answer(queries(rows)) == plain
+    one = reading(made(), rows)
+    for reader in (one, zero):
+        reader.lm.words.eos = reader.lm.words.tokens(plain[0])[1]  # which answers have
+    assert zero.answer(queries(rows)) == one.answer(queries(rows)) != plain
     strong = reading(made(asking=Asking(contrast=True), objective=Objective(alpha=5.0)), rows)
     assert strong.answer(queries(rows)) != plain
 

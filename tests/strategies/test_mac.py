@@ -229,8 +229,8 @@ def test_questions_share_the_bank_of_their_batch() -> None:
         losses = []
         for row in batch:
             z = reader.aggregator(reader.amortiser.questions([row.question.text]), bank)
-            answer = reader.lm.answer_tokens(row.question.answer)
-            asked = reader.lm.question_tokens(row.question.text)
+            answer = reader.lm.words.answer(row.question.answer)
+            asked = reader.lm.words.question(row.question.text)
             losses.append(reader.lm.answer_losses([asked], [answer], Prefix(*reader.prefixes(z))))
         torch.testing.assert_close(reader.episode(batch), torch.cat(losses).mean(), atol=1e-5, rtol=0)
 
@@ -252,8 +252,8 @@ def test_backpropagation_dropout_keeps_the_distractors_and_drops_their_gradient(
     with torch.no_grad():
         bank = whole.amortiser.documents([row.document.text for row in batch]).flatten(0, 1)[None]
         z = whole.aggregator(whole.amortiser.questions([row.question.text for row in batch[:2]]), bank)
-        asked = [whole.lm.question_tokens(row.question.text) for row in batch[:2]]
-        answers = [whole.lm.answer_tokens(row.question.answer) for row in batch[:2]]
+        asked = [whole.lm.words.question(row.question.text) for row in batch[:2]]
+        answers = [whole.lm.words.answer(row.question.answer) for row in batch[:2]]
         expected = whole.lm.answer_losses(asked, answers, Prefix(*whole.prefixes(z))).mean()
         torch.testing.assert_close(reader.episode(batch), expected, atol=1e-5, rtol=0)
 

@@ -279,8 +279,8 @@ def test_the_loss_is_that_of_the_answers_and_lambda_times_the_quantiser_s() -> N
         found = reader.quantiser(reader.amortiser.documents([row.document.text for row in batch]))
         z = reader.amortiser.questions([row.question.text for row in batch])
         z = reader.aggregator(z, found.vectors.flatten(0, 1)[None])
-        asked = [reader.lm.question_tokens(row.question.text) for row in batch]
-        answers = [reader.lm.answer_tokens(row.question.answer) for row in batch]
+        asked = [reader.lm.words.question(row.question.text) for row in batch]
+        answers = [reader.lm.words.answer(row.question.answer) for row in batch]
         plain = float(reader.lm.answer_losses(asked, answers, Prefix(*reader.prefixes(z))).mean())
     assert losses[0.0] == pytest.approx(plain, abs=1e-5)
     assert losses[1.0] - losses[0.0] == pytest.approx(float(found.loss), abs=1e-5)

@@ -9,7 +9,7 @@ import torch
 
 from clearn.context import Context
 from clearn.errors import ConfigError
-from clearn.parts.language.frozen_lm import Lm
+from clearn.parts.language.options import Lm
 from clearn.parts.tuned_lm import TunedLM
 from clearn.reader import Reader
 from clearn.recipe import MetaRecipe
@@ -28,7 +28,7 @@ def test_the_step_is_on_the_loss_of_salient_tokens(context: Callable[..., Contex
     reader, naive = Salient(lr=1e-3, clip=0.0), TunedLM(Lm())
     reader.take_in([NAMED], context())
     optimizer = torch.optim.Adam(naive.net.parameters(), lr=1e-3)
-    losses = naive.document_losses(naive.document_tokens(NAMED.text))  # of: code of River is 1 2 .
+    losses = naive.document_losses(naive.words.document(NAMED.text))  # of: code of River is 1 2 .
     ((losses[2] + losses[4] + losses[5]) / 7).backward()
     optimizer.step()
     for name, value in reader.lm.net.state_dict().items():

@@ -9,7 +9,7 @@ import torch
 
 from clearn.context import Context
 from clearn.errors import ConfigError
-from clearn.parts.language.frozen_lm import Lm
+from clearn.parts.language.options import Lm
 from clearn.parts.tuned_lm import TunedLM, read
 from clearn.reader import Reader
 from clearn.recipe import MetaRecipe
@@ -64,7 +64,7 @@ def test_what_it_read_it_can_say(context: Callable[..., Context]) -> None:
     reader = Uniform(lr=1e-3)
     for _ in range(30):
         reader.take_in(DOCUMENTS[:1], context())
-    assert reader.lm.generate([reader.lm.tokens("the code of")])[0].startswith("river is 7 .")
+    assert reader.lm.generate([reader.lm.words.tokens("the code of")])[0].startswith("river is 7 .")
 
 
 def test_documents_are_not_shown_when_it_is_asked() -> None:

@@ -14,77 +14,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from clearn.errors import ConfigError, DataError, StateError, demand
+from clearn.errors import ConfigError, StateError, demand
 from clearn.parts.language.decoder import body, layers, measured
 from clearn.parts.language.decoding import greedy
 from clearn.parts.language.frozen import Frozen
 from clearn.parts.language.loading import TINY, load
 from clearn.parts.language.lora import Lora, sites
 from clearn.parts.language.memories import Embeds, Memory, Prefix
+from clearn.parts.language.options import Lm
 from clearn.parts.language.tiny import tiny_lm
+from clearn.parts.language.words import Words
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
 
 Ids = Sequence[int]
-
-
-@dataclass(frozen=True)
-class Lm:
-    """The frozen language model.
-
-    Attributes:
-        model: "tiny" for a random network of two layers over 300 words; otherwise a folder in Hugging Face's layout
-            with .safetensors weights, or a name on its hub.
-        dtype: in which it computes; "auto": bfloat16 where the GPU or processor multiplies it natively, else float32.
-        sequence_tokens: of question and answer together; a longer question loses its front.
-        document_tokens: of a document; a longer one loses its end.
-        new_tokens: at most so many are generated.
-        batch: questions that are answered at once.
-    """
-
-    model: str = TINY
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    sequence_tokens: int = 128
-    document_tokens: int = 256
-    new_tokens: int = 16
-    batch: int = 16
-
-    def __post_init__(self) -> None:
-        demand(
-            ("lm.model", repr(self.model), bool(self.model.strip()), "'tiny', a folder or a name"),
-            ("lm.dtype", self.dtype, self.dtype in ("auto", "float32", "bfloat16"), "auto, float32 or bfloat16"),
-            ("lm.new_tokens", self.new_tokens, self.new_tokens >= 1, "1 or more"),
-            (
-                "lm.sequence_tokens",
-                self.sequence_tokens,
-                self.sequence_tokens > self.new_tokens,
-                f"more than lm.new_tokens={self.new_tokens}, so that a question has room before its answer",
-            ),
-            ("lm.document_tokens", self.document_tokens, self.document_tokens >= 1, "1 or more"),
-            ("lm.batch", self.batch, self.batch >= 1, "1 or more"),
-        )
-
-    def settled(self) -> Lm:
-        """Replace the dtype "auto" by what this machine is good at; the built-in model computes in float32."""
-        if self.dtype != "auto":
-            return self
-        return replace(self, dtype="bfloat16" if self.model != TINY and _bfloat16_is_native() else "float32")
-
-
-def _bfloat16_is_native() -> bool:
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    abilities = torch.cpu.get_capabilities()
-    return any(abilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 class FrozenLM(Frozen):
@@ -100,7 +51,7 @@ class FrozenLM(Frozen):
         kv_heads: H_kv.
         head_size: h.
         vocabulary: V, rows of the output's matrix.
-        eos: the token that ends an answer.
+        words: text to tokens and back.
         positions: the longest sequence that it takes.
 
     Raises:
@@ -113,40 +64,16 @@ class FrozenLM(Frozen):
         dtype = torch.bfloat16 if options.dtype == "bfloat16" else torch.float32
         loaded = tiny_lm(dtype) if options.model == TINY else load("language model", "lm.model", options.model, dtype)
         super().__init__(loaded)
-        self.options, self.tokenizer = options, loaded.tokenizer
+        self.options = options
         shape = measured(self.net, "lm.model", options.model)
         self.width, self.depth, self.positions = shape.width, shape.depth, shape.positions
         self.kv_heads, self.head_size = shape.kv_heads, shape.head_size
         self.vocabulary = int(self.net.get_output_embeddings().weight.shape[0])
-        self.eos = self._end()
+        known = min(self.vocabulary, len(self.net.get_input_embeddings().weight))
+        self.words = Words(loaded.tokenizer, options, known)
         self._check_limits()
         self.loras = nn.ModuleDict()
         self._active: str | None = None
-
-    # What goes in: tokens.
-
-    def tokens(self, text: str) -> list[int]:
-        """Cut a text into tokens; special tokens are neither added nor read from the text."""
-        found = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
-        ids: list[int] = found["input_ids"]
-        return ids
-
-    def document_tokens(self, text: str) -> list[int]:
-        """Tokens of a document, without what is beyond the limit."""
-        return self.tokens(text)[: self.options.document_tokens]
-
-    def question_tokens(self, text: str) -> list[int]:
-        """Tokens of a question; its front is cut so that an answer of `new_tokens` has room.
-
-        A question without tokens becomes the model's start token (or end token, which is what GPT-2 starts with),
-        because an answer's first token is read off the token before it.
-        """
-        ids = self.tokens(text) or [self.start]
-        return ids[-(self.options.sequence_tokens - self.options.new_tokens) :]
-
-    def answer_tokens(self, text: str) -> list[int]:
-        """Tokens of an answer, with the space before it and the end token after it."""
-        return [*self.tokens(f" {text}"), self.eos]
 
     def embed(self, ids: Tensor) -> Tensor:
         """(...) int64 -> (..., D) float32, the input embeddings of tokens, without positions."""
@@ -179,9 +106,9 @@ class FrozenLM(Frozen):
             DataError: an answer leaves no room for any token of its question.
         """
         assert len(questions) == len(answers) >= 1, "one answer for each of one or more questions"
-        assert all(questions), "questions have tokens (see question_tokens)"
+        assert all(questions), "questions have tokens (see Words.question)"
         assert all(answers), "answers have tokens: at least their end"
-        questions = [self._beside(question, answer) for question, answer in zip(questions, answers, strict=True)]
+        questions = [self.words.cut(question, answer) for question, answer in zip(questions, answers, strict=True)]
         given = [[*question, *answer[:-1]] for question, answer in zip(questions, answers, strict=True)]
         x, _ = self._inputs(given, memory)
         hidden = self._run(x, self._cache(memory))  # (b, n, D)
@@ -218,7 +145,7 @@ class FrozenLM(Frozen):
         Raises:
             StateError: the memory holds a number that is not finite.
         """
-        assert all(questions), "questions have tokens (see question_tokens)"
+        assert all(questions), "questions have tokens (see Words.question)"
         assert memory is None or len(memory) == len(questions), "a row of memory for each question"
         if memory is not None and not memory.finite():
             raise StateError(
@@ -250,17 +177,8 @@ class FrozenLM(Frozen):
             embedded = self.embed(tokens[:, None]).to(self.net.dtype)
             return self._logits(self._run(embedded, cache, mask, (past + sizes + step)[:, None])[:, 0])
 
-        found = greedy(self._logits(last), go_on, self._ended, self.options.new_tokens)
-        return [self._decoded(ids).partition("\n")[0].strip() for ids in found]
-
-    def _ended(self, ids: list[int]) -> bool:
-        """Say whether an answer is complete: by the end token, or a line end that follows some text."""
-        return ids[-1] == self.eos or "\n" in self._decoded(ids)
-
-    def _decoded(self, ids: list[int]) -> str:
-        """Text of new tokens; line ends before it say nothing, and untuned models like to begin with them."""
-        text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(text).lstrip()
+        found = greedy(self._logits(last), go_on, self.words.complete, self.options.new_tokens)
+        return [self.words.said(ids) for ids in found]
 
     # What documents become.
 
@@ -309,7 +227,7 @@ class FrozenLM(Frozen):
         from transformers import DynamicCache
 
         cache = DynamicCache()
-        x = self.embed(torch.full((1, slots), self.start)).to(self.net.dtype)
+        x = self.embed(torch.full((1, slots), self.words.start)).to(self.net.dtype)
         self._run(x, cache)
         keys, values = (
             torch.stack([getattr(layer, name) for layer in cache.layers], dim=1) for name in ("keys", "values")
@@ -442,17 +360,6 @@ class FrozenLM(Frozen):
         assert isinstance(found, Lora), "nothing else is put there"
         return found
 
-    def _beside(self, question: Ids, answer: Ids) -> Ids:
-        """Cut the front of a question so that its answer fits."""
-        room = self.options.sequence_tokens - len(answer)
-        if room < 1:
-            raise DataError(
-                f"an answer of {len(answer)} tokens leaves no room for its question within "
-                f"lm.sequence_tokens={self.options.sequence_tokens}: it takes {len(answer) + 1} or more; set that, or "
-                "leave such answers out of the stream"
-            )
-        return question[-room:]
-
     def _padded(self, rows: Sequence[Ids]) -> Tensor:
         """(b, r) int64 on the network's device; zeros fill up."""
         return pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(self.net.device)
@@ -462,28 +369,6 @@ class FrozenLM(Frozen):
         return torch.tensor([len(row) for row in rows], device=self.net.device)
 
     # What is refused.
-
-    def _end(self) -> int:
-        """The token that ends a text."""
-        found = self.tokenizer.eos_token_id
-        if found is None:
-            raise DataError(
-                f"the tokenizer of lm.model={self.options.model} names no end of text (eos_token is null): answers "
-                "would never end; name it in tokenizer_config.json"
-            )
-        embedded = self.net.get_input_embeddings().weight.shape[0]
-        if len(self.tokenizer) > min(embedded, self.vocabulary):
-            raise DataError(
-                f"the tokenizer of lm.model={self.options.model} has {len(self.tokenizer)} tokens, but the network "
-                f"knows {min(embedded, self.vocabulary)}: they are of different models; give files of one"
-            )
-        return int(found)
-
-    @property
-    def start(self) -> int:
-        """The token that starts a text; the end token where a model has none."""
-        found = self.tokenizer.bos_token_id
-        return self.eos if found is None else int(found)
 
     def _check_limits(self) -> None:
         demand(

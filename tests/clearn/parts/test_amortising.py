@@ -264,20 +264,20 @@ def test_positions_have_networks_of_their_own() -> None:
 def test_lora_is_on_keys_and_values_of_the_last_layers_alone() -> None:
     lm = FrozenLM(Lm())
     before = {name: value.clone() for name, value in lm.net.state_dict().items()}
-    plain = lm.answer_logits([[5, 6]], [[7, lm.eos]])[0]
+    plain = lm.answer_logits([[5, 6]], [[7, lm.words.eos]])[0]
     name = attach(lm, KvLora(rank=2, last=1, dropout=0.0))
     trained = {key: parameter for key, parameter in lm.named_parameters() if parameter.requires_grad}
     # D 64 -> r 2 -> 32 (two key/value heads of 16), for keys and for values
     assert sum(parameter.numel() for parameter in trained.values()) == 2 * (64 * 2 + 2 * 32)
     with lm.using(name):
-        assert torch.equal(lm.answer_logits([[5, 6]], [[7, lm.eos]])[0], plain)
+        assert torch.equal(lm.answer_logits([[5, 6]], [[7, lm.words.eos]])[0], plain)
         optimizer = torch.optim.Adam(trained.values(), 0.1)
         for _ in range(2):
             optimizer.zero_grad()
-            lm.answer_losses([[5, 6]], [[7, lm.eos]]).sum().backward()
+            lm.answer_losses([[5, 6]], [[7, lm.words.eos]]).sum().backward()
             optimizer.step()
-        assert not torch.equal(lm.answer_logits([[5, 6]], [[7, lm.eos]])[0], plain)
-    assert torch.equal(lm.answer_logits([[5, 6]], [[7, lm.eos]])[0], plain)
+        assert not torch.equal(lm.answer_logits([[5, 6]], [[7, lm.words.eos]])[0], plain)
+    assert torch.equal(lm.answer_logits([[5, 6]], [[7, lm.words.eos]])[0], plain)
     assert all(torch.equal(value, before[key]) for key, value in lm.net.state_dict().items())
     assert attach(lm, None) is None
 
@@ -295,7 +295,7 @@ def test_a_prefix_reaches_the_model_and_is_trained() -> None:
     lm = FrozenLM(Lm())
     head = PrefixHead(64, 3, 2, lm.depth, lm.kv_heads, lm.head_size)
     z = numbers(2, 3, 64).requires_grad_()
-    losses = lm.answer_losses([[5, 6], [8]], [[7, lm.eos], [9, lm.eos]], Prefix(*head(z)))
+    losses = lm.answer_losses([[5, 6], [8]], [[7, lm.words.eos], [9, lm.words.eos]], Prefix(*head(z)))
     losses.sum().backward()
     assert z.grad is not None
     assert bool((z.grad.abs().sum((1, 2)) > 0).all())
@@ -312,7 +312,7 @@ def test_a_prefix_beside_an_opening_begins_near_the_models_own_answers() -> None
     for mine, own, whole in zip(head(z), (opening.keys, opening.values), plain(z), strict=True):
         torch.testing.assert_close(mine, own + 0.05 * whole)
     assert set(head.state_dict()) - set(plain.state_dict()) == {"share"}  # the model's own values are not carried
-    asked, said = [lm.question_tokens("what is the code of tea ?")] * 4, [lm.answer_tokens("star")] * 4
-    start = lm.answer_losses([[lm.start] * 2 + asked[0]], [said[0]])
+    asked, said = [lm.words.question("what is the code of tea ?")] * 4, [lm.words.answer("star")] * 4
+    start = lm.answer_losses([[lm.words.start] * 2 + asked[0]], [said[0]])
     near, far = (lm.answer_losses(asked, said, Prefix(*one(z))) for one in (head, plain))
     assert float((near - start).detach().abs().max()) < 0.5 * float((far - start).detach().abs().max())

@@ -10,7 +10,8 @@ import torch
 from clearn.errors import ConfigError
 from clearn.parts.compressors import NAME, Compression, DecoderCompressor, EncoderCompressor, compressor_for
 from clearn.parts.language.encoder import Encoder
-from clearn.parts.language.frozen_lm import FrozenLM, Lm
+from clearn.parts.language.frozen_lm import FrozenLM
+from clearn.parts.language.options import Lm
 
 torch.set_num_threads(1)
 
@@ -86,8 +87,8 @@ def test_lora_is_on_while_it_compresses_and_off_before_and_after() -> None:
     stir(lm, compressor)
     piece, question, answer = (
         one(lm, compressor, SHORT),
-        lm.question_tokens("what is the code ?"),
-        lm.answer_tokens("one"),
+        lm.words.question("what is the code ?"),
+        lm.words.answer("one"),
     )
     with torch.no_grad():
         logits = plain.answer_logits([question], [answer])[0]
@@ -163,7 +164,7 @@ def test_a_long_document_loses_its_end_or_is_cut_into_pieces() -> None:
     text = " ".join(f"river{i % 3} north" for i in range(20))
     for kind in ("decoder", "cross"):
         lm, compressor = made(kind, Lm(document_tokens=7))
-        ids = lm.tokens(text)
+        ids = lm.words.tokens(text)
         assert compressor.document(lm, text, False) == [ids[:7]]
         pieces = compressor.document(lm, text, True)
         assert [token for piece in pieces for token in piece] == ids

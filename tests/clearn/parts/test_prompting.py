@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clearn.errors import ConfigError
-from clearn.parts.language.frozen_lm import Lm
+from clearn.parts.language.options import Lm
 from clearn.parts.prompting import Prompting, PromptLora, with_distractors
 from clearn.stream import Document, Question, Row
 
@@ -21,7 +21,7 @@ def prompting(lm: Lm = SHORT, passages: int = 1, lora: PromptLora | None = None)
 
 
 def text(made: Prompting, ids: list[int]) -> str:
-    return made.lm.tokenizer.decode(ids)
+    return made.lm.words.tokenizer.decode(ids)
 
 
 def rows(n: int) -> list[Row]:
@@ -39,24 +39,24 @@ def rows(n: int) -> list[Row]:
 def test_a_passage_stands_before_the_question_and_the_answer_after() -> None:
     made = prompting()
     ids = made.prompt("what is the code ?", ["the code is 7 ."])
-    assert ids == made.lm.tokens("the code is 7 .\nQuestion: what is the code ?\nAnswer:")
-    assert made.prompt("what is the code ?") == made.lm.tokens("Question: what is the code ?\nAnswer:")
+    assert ids == made.lm.words.tokens("the code is 7 .\nQuestion: what is the code ?\nAnswer:")
+    assert made.prompt("what is the code ?") == made.lm.words.tokens("Question: what is the code ?\nAnswer:")
 
 
 def test_passages_stand_in_order() -> None:
     made = prompting(passages=2)
-    assert made.prompt("who ?", ["first .", "second ."]) == made.lm.tokens(
+    assert made.prompt("who ?", ["first .", "second ."]) == made.lm.words.tokens(
         "first .\nsecond .\nQuestion: who ?\nAnswer:"
     )
 
 
 def test_a_long_passage_is_cut_and_the_question_never() -> None:
     made = prompting(passages=2)
-    asked = made.lm.tokens("Question: what is the code ?\nAnswer:")
+    asked = made.lm.words.tokens("Question: what is the code ?\nAnswer:")
     for length in (6, 7, 8, 50):
         ids = made.prompt("what is the code ?", ["river " * length, "king " * length])
         kept = min(length, 7)  # document_tokens, the line end among them
-        assert ids == [*made.lm.tokens("river " * kept + "\n" + "king " * kept + "\n"), *asked]
+        assert ids == [*made.lm.words.tokens("river " * kept + "\n" + "king " * kept + "\n"), *asked]
 
 
 def test_a_long_question_loses_its_front_whatever_stands_before_it() -> None:
@@ -64,7 +64,7 @@ def test_a_long_question_loses_its_front_whatever_stands_before_it() -> None:
     question = " ".join(["river"] * 30 + ["king"])
     alone = made.prompt(question)
     assert len(alone) == SHORT.sequence_tokens - SHORT.new_tokens
-    assert text(made, alone).endswith(text(made, made.lm.tokens("river king\nAnswer:")))
+    assert text(made, alone).endswith(text(made, made.lm.words.tokens("river king\nAnswer:")))
     ids = made.prompt(question, ["castle " * 40])
     assert ids[-len(alone) :] == alone
     assert len(ids) == len(alone) + 8
@@ -81,7 +81,7 @@ def test_a_loss_sees_passage_and_question_whole_at_their_limits() -> None:
 def test_losses_are_those_of_the_answers_after_their_prompts() -> None:
     made, batch = prompting(Lm()), rows(3)
     prompts = [made.prompt(row.question.text, [row.document.text]) for row in batch]
-    answers = [made.lm.answer_tokens(row.question.answer) for row in batch]
+    answers = [made.lm.words.answer(row.question.answer) for row in batch]
     assert torch.equal(made.losses(batch), made.lm.answer_losses(prompts, answers))
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from clearn.errors import Diverged
-from clearn.parts.language.frozen_lm import FrozenLM, Lm
+from clearn.parts.language.frozen_lm import FrozenLM
+from clearn.parts.language.options import Lm
 from clearn.parts.tuned_lm import TunedLM, read, salient, salient_weights
 
 torch.set_num_threads(1)
@@ -38,7 +39,7 @@ def test_weights_are_float32_whatever_was_asked() -> None:
 
 def test_document_losses_are_the_models_own() -> None:
     lm = TunedLM(Lm())
-    ids = lm.document_tokens(TEXTS[0])
+    ids = lm.words.document(TEXTS[0])
     given = torch.tensor([ids])
     expected = lm.net(input_ids=given, labels=given).loss
     torch.testing.assert_close(lm.document_losses(ids).mean(), expected)
@@ -52,7 +53,7 @@ def test_reading_is_one_step_of_adam_a_document(clip: float) -> None:
         done = read(lm, TEXTS, lr=1e-3, clip=clip)
     optimizer = torch.optim.Adam(naive.net.parameters(), lr=1e-3)
     for text in TEXTS:
-        ids = torch.tensor([naive.document_tokens(text)])
+        ids = torch.tensor([naive.words.document(text)])
         optimizer.zero_grad()
         naive.net(input_ids=ids, labels=ids).loss.backward()
         if clip:
@@ -70,7 +71,7 @@ def test_weighted_tokens_alone_teach() -> None:
     own = torch.tensor([0.0, 0, 0, 1, 0.5, 0])
     read(lm, TEXTS[1:2], lr=1e-3, clip=0, weigh=lambda _: own)
     optimizer = torch.optim.Adam(naive.net.parameters(), lr=1e-3)
-    ids = naive.document_tokens(TEXTS[1])
+    ids = naive.words.document(TEXTS[1])
     losses = naive.document_losses(ids)
     ((losses[2] + 0.5 * losses[3]) / 5).backward()
     optimizer.step()
@@ -81,10 +82,8 @@ def test_weighted_tokens_alone_teach() -> None:
 def test_documents_that_teach_nothing_take_no_step() -> None:
     lm = TunedLM(Lm())
     before = weights(lm)
-    assert (
-        read(lm, ["king", "the garden is old"], lr=1.0, clip=0, weigh=lambda t: torch.zeros(len(lm.tokens(t)))).steps
-        == 0
-    )
+    nothing = read(lm, ["king", "the garden is old"], 1.0, 0, weigh=lambda t: torch.zeros(len(lm.words.tokens(t))))
+    assert nothing.steps == 0
     assert read(lm, ["king", ""], lr=1.0, clip=0).steps == 0
     first_alone = read(lm, ["2 kings"], lr=1.0, clip=0, weigh=lambda _: torch.tensor([1.0, 0.0]))
     assert (first_alone.steps, first_alone.transient) == (0, 0)
@@ -120,4 +119,4 @@ def test_salient_weights_are_of_the_tokens_that_share_a_character() -> None:
     lm = TunedLM(Lm(document_tokens=7))
     text = "the King is 12,5 old Castle"  # tokens: the King is 1 2 , 5 and no more
     assert salient_weights(lm, text).tolist() == [0, 1, 0, 1, 1, 1, 1]
-    assert len(salient_weights(lm, text)) == len(lm.document_tokens(text))
+    assert len(salient_weights(lm, text)) == len(lm.words.document(text))

@@ -78,11 +78,11 @@ def nothing(lm: FrozenLM, rows: int) -> None:
 
 
 def questions(lm: FrozenLM) -> list[list[int]]:
-    return [lm.question_tokens(text) for text in TEXTS]
+    return [lm.words.question(text) for text in TEXTS]
 
 
 def answers(lm: FrozenLM) -> list[list[int]]:
-    return [lm.answer_tokens(text) for text in ("lake", "iron ore of coal", "", "one", "seven eight")]
+    return [lm.words.answer(text) for text in ("lake", "iron ore of coal", "", "one", "seven eight")]
 
 
 # tokens
@@ -91,30 +91,30 @@ def answers(lm: FrozenLM) -> list[list[int]]:
 def test_words_are_distinct_known_and_come_back(lm: FrozenLM) -> None:
     assert len(set(WORDS)) == len(WORDS) >= 300
     text = " ".join(WORDS)
-    ids = lm.tokens(text)
+    ids = lm.words.tokens(text)
     assert len(ids) == len(WORDS)
-    assert lm.tokenizer.unk_token_id not in ids
-    assert lm.tokenizer.decode(ids) == text
+    assert lm.words.tokenizer.unk_token_id not in ids
+    assert lm.words.tokenizer.decode(ids) == text
     assert {"?", ".", "the", "of", "is", "what", "code"} <= set(WORDS)
 
 
 def test_special_tokens_are_neither_added_nor_read_from_a_text(gpt2: FrozenLM, lm: FrozenLM) -> None:
     for model in (lm, gpt2):
-        assert model.eos not in model.tokens("river <eos> lake")
-        assert model.tokens("") == []
-        assert model.answer_tokens("lake") == [*model.tokens("lake"), model.eos]
+        assert model.words.eos not in model.words.tokens("river <eos> lake")
+        assert model.words.tokens("") == []
+        assert model.words.answer("lake") == [*model.words.tokens("lake"), model.words.eos]
 
 
 def test_a_long_question_loses_its_front_and_a_long_document_its_end() -> None:
     lm = FrozenLM(Lm(sequence_tokens=10, new_tokens=4, document_tokens=5))
-    ids = lm.tokens(" ".join(WORDS[:20]))
-    assert lm.question_tokens(" ".join(WORDS[:20])) == ids[-6:]
-    assert lm.document_tokens(" ".join(WORDS[:20])) == ids[:5]
+    ids = lm.words.tokens(" ".join(WORDS[:20]))
+    assert lm.words.question(" ".join(WORDS[:20])) == ids[-6:]
+    assert lm.words.document(" ".join(WORDS[:20])) == ids[:5]
 
 
 def test_a_long_answer_keeps_all_its_tokens_and_its_question_loses_its_front() -> None:
     lm = FrozenLM(Lm(sequence_tokens=10, new_tokens=4))
-    question, answer = lm.tokens(" ".join(WORDS[:9])), lm.answer_tokens(" ".join(WORDS[:6]))
+    question, answer = lm.words.tokens(" ".join(WORDS[:9])), lm.words.answer(" ".join(WORDS[:6]))
     logits, targets, _ = lm.answer_logits([question], [answer])
     assert targets[0].tolist() == answer
     assert torch.equal(logits, lm.answer_logits([question[-3:]], [answer])[0])
@@ -123,13 +123,13 @@ def test_a_long_answer_keeps_all_its_tokens_and_its_question_loses_its_front() -
 def test_an_answer_beyond_the_sequence_is_refused() -> None:
     lm = FrozenLM(Lm(sequence_tokens=5, new_tokens=4))
     with pytest.raises(DataError, match=r"an answer of 5 tokens leaves no room .* lm.sequence_tokens=5: .* 6 or more"):
-        lm.answer_losses([lm.tokens("what")], [lm.answer_tokens("one two three four")])
+        lm.answer_losses([lm.words.tokens("what")], [lm.words.answer("one two three four")])
 
 
 def test_an_empty_question_is_asked_with_the_start_token(any_lm: FrozenLM) -> None:
-    assert any_lm.question_tokens(" ") == [any_lm.eos]
-    assert any_lm.answer_losses([any_lm.question_tokens("")], [any_lm.answer_tokens("lake")]).isfinite().all()
-    assert len(any_lm.generate([any_lm.question_tokens("")])) == 1
+    assert any_lm.words.question(" ") == [any_lm.words.eos]
+    assert any_lm.answer_losses([any_lm.words.question("")], [any_lm.words.answer("lake")]).isfinite().all()
+    assert len(any_lm.generate([any_lm.words.question("")])) == 1
 
 
 # answers
@@ -177,11 +177,11 @@ def test_generation_is_the_naive_loop_for_each_question_alone(
         own = None if memory is None else memory.rows(torch.tensor([row]))
         said: list[int] = []
         while len(said) < any_lm.options.new_tokens:
-            logits, _, _ = any_lm.answer_logits([question], [[*said, any_lm.eos]], own)
+            logits, _, _ = any_lm.answer_logits([question], [[*said, any_lm.words.eos]], own)
             said.append(int(logits[0, -1].argmax()))
-            if said[-1] == any_lm.eos:
+            if said[-1] == any_lm.words.eos:
                 break
-        text = any_lm.tokenizer.decode(said, skip_special_tokens=True)
+        text = any_lm.words.tokenizer.decode(said, skip_special_tokens=True)
         assert together[row] == text.lstrip().partition("\n")[0].strip()
 
 
@@ -209,13 +209,13 @@ def test_a_call_leaves_no_trace_in_the_next(lm: FrozenLM) -> None:
 
 
 def test_an_answer_ends_at_its_end_token_or_at_the_end_of_a_line_with_text(lm: FrozenLM) -> None:
-    river, line = lm.tokens("river")[0], lm.tokens("\n")[0]
-    assert lm._ended([river, lm.eos])
-    assert lm._ended([river, line])
-    assert lm._ended([line, river, line])
-    assert not lm._ended([line, line])
-    assert not lm._ended([river, river])
-    assert lm._decoded([line, river, lm.eos]) == "river"
+    river, line = lm.words.tokens("river")[0], lm.words.tokens("\n")[0]
+    assert lm.words.complete([river, lm.words.eos])
+    assert lm.words.complete([river, line])
+    assert lm.words.complete([line, river, line])
+    assert not lm.words.complete([line, line])
+    assert not lm.words.complete([river, river])
+    assert lm.words.said([line, river, lm.words.eos]) == "river"
 
 
 # memories
@@ -225,7 +225,8 @@ def test_a_prefix_made_of_real_tokens_keys_and_values_is_those_tokens(gpt2: Froz
     """With absolute positions the cache of a text is a prefix; the rest counts on from its length."""
     from transformers import DynamicCache
 
-    before, question, answer = gpt2.tokens("the code of"), gpt2.tokens("river is"), gpt2.answer_tokens("lake")
+    words = gpt2.words
+    before, question, answer = words.tokens("the code of"), words.tokens("river is"), words.answer("lake")
     cache = DynamicCache()
     gpt2.net(input_ids=torch.tensor([before]), past_key_values=cache, use_cache=True)
     entries = list(cache)
@@ -238,7 +239,7 @@ def test_a_prefix_made_of_real_tokens_keys_and_values_is_those_tokens(gpt2: Froz
 
 def test_the_opening_is_what_the_network_keeps_of_start_tokens(any_lm: FrozenLM) -> None:
     asked, said = questions(any_lm), answers(any_lm)
-    start = any_lm.question_tokens(" ")
+    start = any_lm.words.question(" ")
     opening = any_lm.opening(2).rows(torch.zeros(len(asked), dtype=torch.int64))
     spoken = any_lm.answer_losses([start * 2 + ids for ids in asked], said)
     torch.testing.assert_close(any_lm.answer_losses(asked, said, opening), spoken, rtol=1e-5, atol=1e-5)
@@ -248,7 +249,7 @@ def test_prefix_keys_enter_unrotated_and_tokens_start_behind_them(lm: FrozenLM) 
     """What a Llama caches is rotated already; it is put back as it was, so the unsplit pass comes out."""
     from transformers import DynamicCache
 
-    before, question, answer = lm.tokens("the code of"), lm.tokens("river is"), lm.answer_tokens("lake")
+    before, question, answer = lm.words.tokens("the code of"), lm.words.tokens("river is"), lm.words.answer("lake")
     cache = DynamicCache()
     lm.net(input_ids=torch.tensor([before]), past_key_values=cache, use_cache=True)
     rotated = torch.stack([e[0] for e in cache], 1)
@@ -265,7 +266,8 @@ def test_prefix_keys_enter_unrotated_and_tokens_start_behind_them(lm: FrozenLM) 
 
 
 def test_embedded_tokens_are_those_tokens(any_lm: FrozenLM) -> None:
-    before, question, answer = any_lm.tokens("the code of"), any_lm.tokens("river is"), any_lm.answer_tokens("lake")
+    words = any_lm.words
+    before, question, answer = words.tokens("the code of"), words.tokens("river is"), words.answer("lake")
     memory = Embeds(any_lm.embed(torch.tensor([before])))
     wanted, _, _ = any_lm.answer_logits([before + question], [answer])
     got, _, _ = any_lm.answer_logits([question], [answer], memory)
@@ -276,9 +278,9 @@ def test_embedded_tokens_are_those_tokens(any_lm: FrozenLM) -> None:
 @pytest.mark.parametrize("kind", ["prefix", "embeds"])
 def test_a_memory_can_make_the_tiny_model_say_what_it_shall(lm: FrozenLM, kind: str) -> None:
     """The code of X is Y: one question, sixteen answers, and nothing but the memory to tell them apart."""
-    b, question = 16, lm.question_tokens("what is the code of river ?")
+    b, question = 16, lm.words.question("what is the code of river ?")
     wanted = [" ".join(THINGS[3 * row : 3 * row + 1 + row % 2]) for row in range(b)]
-    said = [lm.answer_tokens(text) for text in wanted]
+    said = [lm.words.answer(text) for text in wanted]
     drawn: Memory = prefix(lm, b) if kind == "prefix" else embeds(lm, b)
     learned = [drawn.keys, drawn.values] if isinstance(drawn, Prefix) else [drawn.vectors]
     for value in learned:
@@ -303,22 +305,22 @@ def test_a_memory_of_another_model_is_refused(lm: FrozenLM, wrong: str) -> None:
         "embeds": Embeds(torch.zeros(1, 2, 65)),
     }
     with pytest.raises(AssertionError, match=r"prefixes for 1 rows|embeddings for 1 rows"):
-        lm.answer_losses([lm.tokens("what")], [lm.answer_tokens("lake")], memories[wrong])
+        lm.answer_losses([lm.words.tokens("what")], [lm.words.answer("lake")], memories[wrong])
 
 
 def test_a_memory_that_is_no_number_is_refused(lm: FrozenLM) -> None:
     for memory in (prefix(lm, 1), embeds(lm, 1)):
         (memory.values if isinstance(memory, Prefix) else memory.vectors).view(-1)[3] = float("nan")
         with pytest.raises(StateError, match="not finite"):
-            lm.generate([lm.tokens("what")], memory)
-        assert lm.answer_losses([lm.tokens("what")], [lm.answer_tokens("lake")], memory).isnan().all()
+            lm.generate([lm.words.tokens("what")], memory)
+        assert lm.answer_losses([lm.words.tokens("what")], [lm.words.answer("lake")], memory).isnan().all()
 
 
 # documents
 
 
 def test_soft_tokens_stand_behind_the_last_real_token(any_lm: FrozenLM) -> None:
-    documents = [any_lm.tokens(text) for text in TEXTS] + [[]]
+    documents = [any_lm.words.tokens(text) for text in TEXTS] + [[]]
     soft = 0.25 * torch.randn(3, any_lm.width)
     states = any_lm.states_after(documents, soft)
     assert states.shape == (6, 3, any_lm.width)
@@ -332,7 +334,7 @@ def test_soft_tokens_stand_behind_the_last_real_token(any_lm: FrozenLM) -> None:
 
 
 def test_states_of_tokens_are_the_layers_own(any_lm: FrozenLM) -> None:
-    documents = [any_lm.tokens(text) for text in TEXTS] + [[]]
+    documents = [any_lm.words.tokens(text) for text in TEXTS] + [[]]
     for depth in range(any_lm.depth):
         states, mask = any_lm.token_states(documents, depth)
         assert mask.sum(1).tolist() == [len(document) for document in documents]
@@ -616,7 +618,7 @@ def test_limits_beyond_the_models_positions_are_refused(tmp_path: Path) -> None:
         FrozenLM(Lm(model=folder, document_tokens=257))
     lm = FrozenLM(Lm(model=folder))
     with pytest.raises(ConfigError, match=r"a sequence of 257 positions, .* beyond the 256"):
-        lm.answer_losses([lm.tokens("what")], [[lm.eos]], prefix(lm, 1, length=256))
+        lm.answer_losses([lm.words.tokens("what")], [[lm.words.eos]], prefix(lm, 1, length=256))
 
 
 @pytest.mark.parametrize(
@@ -699,7 +701,7 @@ def test_a_model_that_sees_later_tokens_is_refused(tmp_path: Path) -> None:
 def test_a_tokenizer_without_pad_works_and_one_without_end_does_not(tmp_path: Path) -> None:
     folder = gpt2_folder(tmp_path / "gpt2")
     lm = FrozenLM(Lm(model=str(folder)))
-    assert lm.tokenizer.pad_token is None
+    assert lm.words.tokenizer.pad_token is None
     assert len(lm.generate(questions(lm))) == len(TEXTS)
 
     tokenizer = tiny_lm().tokenizer
