@@ -156,6 +156,10 @@ details th button,.plainly th button{max-width:22ch}
 .tall{max-height:520px;overflow-y:auto}
 .tall thead th{position:sticky;top:0;background:var(--surface);z-index:1}
 th button:hover{color:var(--accent)}
+.save{all:unset;float:right;margin-left:12px;padding:1px 7px;border:1px solid var(--line);border-radius:6px;
+ color:var(--muted);font-size:12px;font-weight:400;line-height:1.5;cursor:pointer}
+.save:hover{color:var(--accent);border-color:var(--accent)}
+.save:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 th[aria-sort] button{color:var(--ink);font-weight:600;text-decoration:underline;text-underline-offset:4px;
  text-decoration-thickness:2px;text-decoration-color:var(--accent)}
 th[aria-sort=ascending] button{text-decoration-style:dotted}
@@ -205,5 +209,5 @@ dl.terms dd{margin:0;max-width:80ch}
  dl.terms{grid-template-columns:1fr;gap:0}
  dl.terms dd{margin-bottom:10px}
 }
-@media print{body{background:none}.tools{display:none}.card{break-inside:avoid}details{display:none}}
+@media print{body{background:none}.tools,.save{display:none}.card{break-inside:avoid}details{display:none}}
 """

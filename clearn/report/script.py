@@ -1,4 +1,4 @@
-"""What the page does when it is used: sort a table by a column, hide what a filter leaves out. Nothing is loaded."""
+"""What the page does when it is used: sort a table, hide what a filter leaves out, save a figure. Nothing is loaded."""
 
 from __future__ import annotations
 
@@ -63,7 +63,63 @@ if (tools) {
 }
 """
 
-SCRIPT = SORT + FILTER
+# A figure is saved as it is seen, with its legend below it, in the colours of the light page: paper is white.
+SAVE = """
+const light = new Map(), [first] = document.querySelector("style").textContent.split("}");
+for (const [, name, value] of first.matchAll(/--([\\w-]+):([^;]+)/g)) light.set(name, value);
+const coloured = text => text.replace(/var\\(--([\\w-]+)\\)/g, (_, name) => light.get(name));
+const make = (parent, name, attributes) => {
+  const node = document.createElementNS(parent.namespaceURI, name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  return parent.appendChild(node);
+};
+const pen = document.createElement("canvas").getContext("2d");
+pen.font = "13px sans-serif";
+const drawn = svg => {
+  const copy = svg.cloneNode(true), [left, top, width, height] = svg.getAttribute("viewBox").split(" ").map(Number);
+  for (const node of copy.querySelectorAll("[data-label]")) if (node.style.display === "none") node.remove();
+  let x = left, y = top + height + 20;
+  const legends = [...(svg.closest("figure")?.querySelectorAll(".legend") ?? [])];
+  const entries = legends.flatMap(one => [...one.children]).filter(item => !item.hidden);
+  for (const item of entries) {
+    const mark = item.firstElementChild, text = item.textContent.replace(mark.textContent, "").trim();
+    const style = mark.getAttribute("style") ?? "", colour = style.match(/var\\(--[\\w-]+\\)/)?.[0] ?? "var(--ink)";
+    const wide = 36 + pen.measureText(text).width;
+    if (x > left && x + wide > left + width) { x = left; y += 20; }
+    const dashes = style.includes("solid") ? "none" : style.includes("dotted") ? "2 2" : "5 3";
+    if (mark.matches(".box")) make(copy, "rect", {x: x + 2, y: y - 11, width: 12, height: 12, rx: 3, fill: colour});
+    else if (mark.matches(".dash"))
+      make(copy, "path", {d: `M${x} ${y - 5}h18`, stroke: colour, "stroke-width": 2, "stroke-dasharray": dashes});
+    else make(copy, "text", {x: x + 2, y, fill: colour, "font-size": 13}).textContent = mark.textContent;
+    make(copy, "text", {x: x + 22, y, fill: "var(--ink)", "font-size": 13}).textContent = text;
+    x += wide;
+  }
+  const tall = entries.length ? y + 8 - top : height;
+  const whole = {viewBox: [left, top, width, tall].join(" "), width, height: tall, "font-family": "sans-serif"};
+  for (const [key, value] of Object.entries(whole)) copy.setAttribute(key, value);
+  return coloured(new XMLSerializer().serializeToString(copy));
+};
+const figures = [...document.querySelectorAll("figure svg")].map(svg => {
+  const titles = [svg.closest("figure").querySelector("h3"), svg.parentElement.querySelector("h4")].filter(Boolean);
+  const words = titles.map(title => title.textContent).join(" ").toLowerCase().match(/[a-z0-9]+/g);
+  return [svg, titles.at(-1), words.join("-")];
+});
+for (const [svg, title, name] of figures) {
+  const button = document.createElement("button");
+  Object.assign(button, {type: "button", className: "save", textContent: "SVG"});
+  button.setAttribute("aria-label", `Save as SVG: ${svg.getAttribute("aria-label")}`);
+  button.onclick = () => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([drawn(svg)], {type: "image/svg+xml"}));
+    link.download = `${name}.svg`;
+    link.click();
+    URL.revokeObjectURL(link.href);
+  };
+  title.append(button);
+}
+"""
+
+SCRIPT = SORT + FILTER + SAVE
 
 
 def tools(methods: list[str]) -> str:

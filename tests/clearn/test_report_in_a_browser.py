@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ import yaml
 
 import clearn
 from clearn import report
+from clearn.report.look import INKS
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
@@ -408,6 +410,32 @@ def test_the_areas_of_both_accuracies_are_there(opened: Browser) -> None:
     for measure in ("AUC-A", "AUC-L"):
         for unit in ("%", "MiB", "log %"):
             assert f"{measure} {unit}" in heads
+
+
+def test_a_figure_is_saved_as_it_is_seen(opened: Browser) -> None:
+    opened.run("window.kept = []; URL.createObjectURL = blob => { kept.push(blob); return 'data:,'; }")
+    opened.run("HTMLAnchorElement.prototype.click = function () { kept.push(this.download); }")
+    opened.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    opened.click("[...document.querySelectorAll('.tools button')].find(b => b.value === 'bic')")
+    buttons = opened.run("document.querySelectorAll('figure svg').length === document.querySelectorAll('.save').length")
+    assert buttons, "every figure can be saved"
+    opened.click("document.querySelector('.save')")
+    opened.call("Emulation.setEmulatedMedia", features=[])
+    text, name = opened.run("Promise.all(kept.map(one => one.text ? one.text() : one))")
+    assert name == "accuracy-as-tasks-are-learned.svg"
+    root = ElementTree.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "var(" not in text
+    assert INKS["ink"][0] in text, "paper is white"
+    said = ["".join(node.itertext()) for node in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert said[-4:] == ["■", "icarl", "▲", "replay"], "the legend of what is left"
+    assert {node.get("data-label") for node in root.iter()} - {None} == drawn(opened), "and its series"
+    assert "bic" not in text
+    left, top, width, height = map(float, root.attrib["viewBox"].split())
+    marks = [node for node in root if node.tag.endswith("text")]
+    assert all(left <= float(node.attrib["x"]) < left + width for node in marks)
+    assert all(top < float(node.attrib["y"]) < top + height for node in marks)
+    assert opened.said() == []
 
 
 def test_light_and_dark_are_both_drawn(opened: Browser) -> None:
