@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from clearn.runner import Experiment
     from clearn.sweeping import Job
 
+MARKS = """\
+  [documents]    reads documents and answers questions; all others learn to classify samples
+  [one process]  cannot be shared out among several processes, by default at least: 'clearn show NAME' says why"""
+
 
 def run(args: argparse.Namespace) -> int:
     """Run a config, or every cell of its grid, one after the other in this process."""
@@ -143,7 +147,7 @@ def list_(args: argparse.Namespace) -> int:
     from clearn.streams import COLLECTIONS, CORPORA, DATASETS, STREAMS
 
     tables: dict[str, Mapping[str, str]] = {
-        "strategies": plugins.names("strategies"),
+        "strategies": _marked(plugins.names("strategies")),
         "unlearn": plugins.names("unlearn"),
         "protocols": plugins.names("privacy"),
         "streams": STREAMS,
@@ -160,7 +164,17 @@ def list_(args: argparse.Namespace) -> int:
             console.print(f"[bold]{title}[/bold]")
             for name, text in names.items():
                 console.print(f"  {name:<{width}}  {text}".rstrip(), highlight=False, markup=False, soft_wrap=True)
+            if title == "strategies":
+                console.print(MARKS, highlight=False, markup=False, soft_wrap=True)
     return 0
+
+
+def _marked(strategies: Mapping[str, str]) -> dict[str, str]:
+    """Say behind summaries what a strategy is for, and whether it trains in one process only."""
+    from clearn import plugins
+
+    marks = {**dict.fromkeys(plugins.alone(), "  [one process]"), **dict.fromkeys(plugins.readers(), "  [documents]")}
+    return {name: text + marks.get(name, "") for name, text in strategies.items()}
 
 
 def show(args: argparse.Namespace) -> int:

@@ -54,11 +54,21 @@ KINDS = {
 
 @dataclass(frozen=True)
 class _Shipped:
-    """A method of ours: its file, its class (None: the only one there) and its one-line summary."""
+    """A method of ours.
+
+    Attributes:
+        path: its file.
+        cls: its class; None for the only one there.
+        summary: on one line.
+        reader: whether it reads documents.
+        alone: why several processes cannot train it together; see `clearn.learner.Learner`.
+    """
 
     path: Path
     cls: str | None
     summary: str
+    reader: bool = False
+    alone: str = ""
 
 
 def names(kind: str) -> dict[str, str]:
@@ -73,6 +83,16 @@ def names(kind: str) -> dict[str, str]:
     listed = {name: f"from {_owner(point)} ({point.value})" for name, point in _entry_points(kind)}
     listed.update({name: method.summary for name, method in _shipped(kind).items()})
     return dict(sorted(listed.items()))
+
+
+def readers() -> frozenset[str]:
+    """Which of our strategies read documents and answer questions; the others classify samples. Nothing is imported."""
+    return frozenset(name for name, method in _shipped("strategies").items() if method.reader)
+
+
+def alone() -> dict[str, str]:
+    """Which of our strategies several processes cannot train in shares, some by default alone, and why."""
+    return {name: method.alone for name, method in _shipped("strategies").items() if method.alone}
 
 
 def find(kind: str, name: str) -> type:
@@ -136,9 +156,21 @@ def _read(files: tuple[tuple[Path, int], ...]) -> dict[str, _Shipped]:
         if family is not None:
             for name, cls in family.items():
                 found[name] = _Shipped(path, cls, _first_line(classes.get(cls, tree)))
-        elif any(node.bases and not name.startswith("_") for name, node in classes.items()):
-            found[path.stem] = _Shipped(path, None, _first_line(tree))
+        elif public := [node for name, node in classes.items() if node.bases and not name.startswith("_")]:
+            bases = {getattr(base, "id", "") for node in public for base in node.bases}
+            found[path.stem] = _Shipped(path, None, _first_line(tree), "Reader" in bases, _why_alone(tree))
     return found
+
+
+def _why_alone(tree: ast.Module) -> str:
+    """Read what a class, or its constructor under some options, calls `alone`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            names = {getattr(target, "attr", getattr(target, "id", "")) for target in node.targets}
+            value = node.value.body if isinstance(node.value, ast.IfExp) else node.value
+            if names == {"alone"} and isinstance(value, ast.Constant):
+                return str(value.value)
+    return ""
 
 
 def _family(tree: ast.Module) -> dict[str, str] | None:

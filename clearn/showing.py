@@ -103,6 +103,8 @@ def method(kind: str, name: str, console: Console) -> None:
     from clearn.config import describe
 
     console.print(f"[bold]{name}[/bold]: {plugins.names(kind)[name]}", highlight=False)
+    if kind == "strategies" and (why := plugins.alone().get(name)):
+        console.print(f"Several processes cannot train it together: {why}.", highlight=False)
     table = Table("option", "type", "default", "meaning")
     for option in describe(plugins.find(kind, name), skip=plugins.KINDS[kind].given):
         table.add_row(*(str(part) for part in option))

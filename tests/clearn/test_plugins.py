@@ -226,3 +226,22 @@ def test_our_own_methods_are_listed_with_a_summary_each_and_without_torch() -> N
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=plugins.ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_what_a_strategy_reads_and_why_it_trains_alone_is_known_without_torch() -> None:
+    code = (
+        "import sys; from clearn import plugins; r, a = plugins.readers(), plugins.alone(); "
+        "print(sorted(r & {'mac', 'bm25', 'replay'}), sorted(a), a['mos'], 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=plugins.ROOT, capture_output=True, text=True, check=True)
+    why = "its loss tells each image of a batch from all others (reg: 0 does without)"
+    assert done.stdout.strip() == f"['bm25', 'mac'] ['avalanche', 'dark_er', 'gdumb', 'l2p', 'mos'] {why} False"
+
+
+@pytest.mark.parametrize("name", sorted(plugins.names("strategies")))
+def test_what_is_read_from_a_file_is_what_its_class_says(name: str) -> None:
+    from clearn.reader import Reader
+
+    found = plugins.find("strategies", name)
+    assert issubclass(found, Reader) == (name in plugins.readers())
+    assert found.alone in ("", plugins.alone().get(name))
