@@ -249,6 +249,24 @@ def test_means_and_deviations_are_over_seeds(tmp_path: Path) -> None:
     assert found.std == pytest.approx(12 / 120 / math.sqrt(2))
 
 
+@pytest.mark.parametrize("section", ["meta", "tune"])
+def test_seeds_of_the_training_are_seeds_and_one_training_of_several_runs_is_said(tmp_path: Path, section: str) -> None:
+    for seed in (0, 1, 2):
+        make(tmp_path / "apart" / f"s{seed}", seed=seed, options={section: {"seed": seed, "epochs": 3}})
+        make(tmp_path / "one" / f"s{seed}", seed=seed, options={section: {"seed": 7, "epochs": 3}})
+    (apart,) = report.groups(report.load([tmp_path / "apart"]))
+    assert (apart.n, apart.trainings, apart.label) == (3, 3, "amortised")
+    (one,) = report.groups(report.load([tmp_path / "one"]))
+    assert (one.n, one.trainings) == (3, 1)
+    for group, said in ((apart, False), (one, True)):
+        page = report.html([group], group.runs, "x")
+        assert ("Trainings before the stream that these runs rest on: amortised 1." in page) == said
+    make(tmp_path / "none" / "s0", "bm25", options={"tune": None}, meta=False)
+    make(tmp_path / "none" / "s1", "bm25", seed=1, options={"tune": None}, meta=False)
+    (none,) = report.groups(report.load([tmp_path / "none"]))
+    assert (none.n, none.trainings) == (2, None)
+
+
 def test_other_seeds_of_the_order_are_one_group_and_other_options_are_two(tmp_path: Path) -> None:
     make(tmp_path / "a", seed=0, stream={"order_seed": 1})
     make(tmp_path / "b", seed=1, stream={"order_seed": 2})

@@ -10,11 +10,11 @@ from typing import Any
 from clearn.metrics import Spread, spread
 from clearn.report.configs import differing, flat, named, setting, value_text
 from clearn.report.grouping import Group, by_config
-from clearn.report.reading.runs import Pick, ReadingFigures, ReadingRun
+from clearn.report.reading.runs import TRAINING_SEEDS, Pick, ReadingFigures, ReadingRun
 from clearn.report.reading.verdicts import CONTROLS, Gain, Judged, gain, judged
 from clearn.report.runs import section
 
-SEEDS = ("seed", "stream.order_seed", "name", "out")  # what may differ within a group
+SEEDS = ("seed", "stream.order_seed", *TRAINING_SEEDS, "name", "out")  # what may differ within a group
 MODEL = "strategy.lm."
 SPEED = (f"{MODEL}dtype", f"{MODEL}batch")  # of the language model, told only where runs of one method differ in them
 
@@ -55,6 +55,12 @@ class ReadingGroup(Group[ReadingRun]):
     def tasks(self) -> list[int]:
         """Tasks that have questions, from 1."""
         return sorted({asked.task for run in self.finished for step in run.tallies for asked in step})
+
+    @property
+    def trainings(self) -> int | None:
+        """How many trainings before the stream the finished runs rest on; None where nothing is trained."""
+        seeds = {run.training_seed for run in self.finished} - {None}
+        return len(seeds) or None
 
     def number(self, readout: str | None, name: str) -> Spread | None:
         """Summarise one of `ReadingRun.numbers` over the finished runs."""

@@ -17,7 +17,7 @@ from clearn.report.reading.verdicts import CONTROLS
 from clearn.report.timing import time
 
 TITLE = "Reading"
-SEEDS = ("seed", "document order seed")  # as `ReadingRun.seeds`
+SEEDS = ("seed", "document order seed", "training's seed")  # as `ReadingRun.seeds`
 
 VERDICT = [
     *(Head(f"over {name} ± s.e.", f"strict EM minus that of {ASKED[name]}", "The memory adds") for name in CONTROLS),

@@ -9,7 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from clearn.report.configs import flat
 from clearn.report.runs import Figures, Row, Run, common, known, section, whole_steps
+
+TRAINING_SEEDS = ("strategy.meta.seed", "strategy.tune.seed")
+"""Where a config has the seed of what is trained before the stream; a reader has one of them, or none."""
 
 OWN = ("data", "train", "observe", "select")  # phases of the method's own work; the rest is the engine's
 
@@ -140,8 +144,14 @@ class ReadingRun(Run):
 
     @property
     def seeds(self) -> tuple[Any, ...]:
-        """(training seed, document order seed)."""
-        return self.config.get("seed"), section(self.config, "stream").get("order_seed")
+        """(seed of the run, document order seed, seed of the training before the stream)."""
+        return self.config.get("seed"), section(self.config, "stream").get("order_seed"), self.training_seed
+
+    @property
+    def training_seed(self) -> Any:
+        """Of meta-training or tuning; None where there is none."""
+        config = flat(self.config)
+        return next((config[key] for key in TRAINING_SEEDS if key in config), None)
 
     @property
     def readouts(self) -> tuple[str, ...]:

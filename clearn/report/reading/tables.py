@@ -285,6 +285,14 @@ def notes(groups: Sequence[ReadingGroup]) -> list[str]:
         else f"Mean ± standard deviation (divisor n - 1) over n{f' = {sizes[0]}' if len(sizes) == 1 else ''} finished "
         "runs that differ only in their seeds."
     ]
+    shared = [group for group in finished if group.trainings and group.trainings < group.n]
+    if shared:
+        which = ", ".join(f"{group.label} {group.trainings}" for group in shared)
+        words.append(
+            f"Trainings before the stream that these runs rest on: {which}. Where there are fewer than runs, the "
+            "standard deviation leaves out what another training would change: vary strategy.meta.seed or "
+            "strategy.tune.seed with seed."
+        )
     gains = [one for group in finished for one in group.gains.values() if one is not None]
     if gains:
         words.append(
