@@ -28,11 +28,11 @@ from clearn.parts.amortising.latents import Resampler
 from clearn.parts.hashing import fingerprint, fingerprint_of
 from clearn.parts.language.encoder import Encoder, TextEncoder
 from clearn.parts.language.frozen_lm import FrozenLM
+from clearn.parts.language.words import Ids
 
 NAME = "compressor"
 """By which the language model knows the LoRA of a decoder compressor."""
 
-Ids = Sequence[int]
 P = TypeVar("P", Ids, str)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 SECTIONS = ("stream", "strategy", "unlearner", "protocol")  # a bare value there is its name
@@ -44,6 +44,30 @@ def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
 
     keys = dict.fromkeys(key for config in configs for key in config)
     return [key for key in keys if len({text(config, key) for config in configs} - {None}) > 1]
+
+
+def chosen(config: dict[str, Any], own: Collection[str], shared: Collection[str]) -> dict[str, str]:
+    """Print what a flat config says of keys that tell it apart, in its order.
+
+    Args:
+        config: flat.
+        own: what runs of one method differ in; a section that others have off is "on".
+        shared: what methods differ in.
+
+    >>> chosen({"lora.rank": 8, "lora.alpha": 16.0, "k": 3}, ["lora"], ["k"])
+    {'lora': 'on', 'k': '3'}
+    >>> chosen({"lora": None, "k": 4}, ["lora"], ["k"])
+    {'lora': 'none', 'k': '4'}
+    """
+    sections = [key for key in own if key not in config and not any(other.startswith(f"{key}.") for other in own)]
+    found: dict[str, str] = {}
+    for key, value in config.items():
+        section = next((one for one in sections if key.startswith(f"{one}.")), None)
+        if key in own or key in shared:
+            found[key] = value_text(value)
+        elif section:
+            found[section] = "on"
+    return found
 
 
 def value_text(value: Any) -> str:

@@ -249,6 +249,16 @@ def test_means_and_deviations_are_over_seeds(tmp_path: Path) -> None:
     assert found.std == pytest.approx(12 / 120 / math.sqrt(2))
 
 
+def test_a_section_that_is_on_is_named_as_one_that_is_off(tmp_path: Path) -> None:
+    make(tmp_path / "on", options={"lora": {"rank": 8, "alpha": 16.0}})
+    make(tmp_path / "off", options={"lora": None})
+    groups = report.groups(report.load([tmp_path]))
+    assert {group.label for group in groups} == {"amortised lora=on", "amortised lora=none"}
+    make(tmp_path / "more", options={"lora": {"rank": 4, "alpha": 16.0}})
+    groups = report.groups(report.load([tmp_path]))
+    assert {group.label for group in groups} == {"amortised rank=8", "amortised rank=4", "amortised lora=none"}
+
+
 @pytest.mark.parametrize("section", ["meta", "tune"])
 def test_seeds_of_the_training_are_seeds_and_one_training_of_several_runs_is_said(tmp_path: Path, section: str) -> None:
     for seed in (0, 1, 2):

@@ -30,12 +30,10 @@ from clearn.parts.language.lora import Lora, sites
 from clearn.parts.language.memories import Embeds, Memory, Prefix
 from clearn.parts.language.options import Lm
 from clearn.parts.language.tiny import tiny_lm
-from clearn.parts.language.words import Words
+from clearn.parts.language.words import Ids, Words
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
-
-Ids = Sequence[int]
 
 
 class FrozenLM(Frozen):

@@ -12,7 +12,7 @@ from clearn.metrics import Floats, Spread, spread
 from clearn.report.collections.errors import Errors, mean
 from clearn.report.collections.runs import CollectionRun, RoundFigures
 from clearn.report.columns import digits_text
-from clearn.report.configs import differing, flat, named, setting, value_text
+from clearn.report.configs import chosen, differing, flat, named, setting
 from clearn.report.grouping import Group, by_config
 from clearn.report.runs import section
 
@@ -168,7 +168,7 @@ def _label(kinds: Sequence[Sequence[CollectionRun]], setting: str) -> list[Colle
     found = []
     for kind, config, method in zip(kinds, configs, methods, strict=True):
         own = differing([other for other, name in zip(configs, methods, strict=True) if name == method])
-        options = {key: value_text(config.get(key)) for key in config if key in own or key in shared}
+        options = chosen(config, own, shared)
         series = named(method, {key: value for key, value in options.items() if key in own})
         if any(not step.rebuilt for run in kind for step in run.figures):
             options["runner.rebuild"] = "no"  # weighed, but not proven to be enough to go on from

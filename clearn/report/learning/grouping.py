@@ -18,7 +18,7 @@ from clearn.metrics import (
     pooled_accuracy,
     spread,
 )
-from clearn.report.configs import differing, flat, named, setting, value_text
+from clearn.report.configs import chosen, differing, flat, named, setting
 from clearn.report.grouping import Group, by_config
 from clearn.report.learning.runs import LearningRun
 from clearn.report.runs import section
@@ -188,7 +188,7 @@ def _label(kinds: Sequence[Sequence[LearningRun]], setting: str) -> list[Learnin
     for kind, config, method in zip(kinds, configs, methods, strict=True):
         peers = [other for other, name in zip(configs, methods, strict=True) if name == method]
         own = differing(peers)
-        options = {key: value_text(config.get(key)) for key in config if key in own or key in shared}
+        options = chosen(config, own, shared)
         told_apart = {key: value for key, value in options.items() if key in own}
         if kind[0].environment.get("forked_from"):
             told_apart["forked"] = options["forked"] = "yes"

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from clearn.metrics import Spread, spread
-from clearn.report.configs import differing, flat, named, setting, value_text
+from clearn.report.configs import chosen, differing, flat, named, setting
 from clearn.report.grouping import Group, by_config
 from clearn.report.reading.runs import TRAINING_SEEDS, Pick, ReadingFigures, ReadingRun
 from clearn.report.reading.verdicts import CONTROLS, Gain, Judged, gain, judged
@@ -162,7 +162,7 @@ def _label(kinds: Sequence[Sequence[ReadingRun]], setting: str) -> list[ReadingG
     found = []
     for kind, config, method in zip(kinds, configs, methods, strict=True):
         own = differing([other for other, name in zip(configs, methods, strict=True) if name == method])
-        options = {key: value_text(config.get(key)) for key in config if key in own or key in shared}
+        options = chosen(config, own, shared)
         told_apart = {key: value for key, value in options.items() if key in own}
         if kind[0].environment.get("forked_from"):
             told_apart["forked"] = options["forked"] = "yes"
