@@ -12,16 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from math import isfinite
 from typing import ClassVar
 
 from torch import Tensor
 
 from clearn.context import Context
-from clearn.errors import ConfigError, demand
 from clearn.parts.language.options import Lm
-from clearn.parts.prompting import Prompting
-from clearn.parts.tuned_lm import TunedLM, read, salient_weights
+from clearn.parts.studying import Studying
+from clearn.parts.tuned_lm import salient_weights
 from clearn.reader import Reader
 from clearn.recipe import MetaRecipe
 from clearn.stream import Document, Query, Row, Upstream
@@ -40,19 +38,9 @@ class Salient(Reader):
     after_preparing: ClassVar[tuple[str, ...]] = ("lr", "clip")
 
     def __init__(self, lm: Lm = Lm(), lr: float = 2.5e-5, clip: float = 750.0, tune: MetaRecipe | None = None) -> None:
-        demand(
-            ("lr", lr, lr > 0 and isfinite(lr), "above 0 and finite"),
-            ("clip", clip, clip >= 0 and isfinite(clip), "0 or more and finite"),
-        )
         super().__init__()
-        self.lr, self.clip, self.tune = lr, clip, tune
-        self.prompting = Prompting(lm, make=TunedLM)
-
-    @property
-    def lm(self) -> TunedLM:
-        """The language model that is trained."""
-        assert isinstance(self.prompting.lm, TunedLM)
-        return self.prompting.lm
+        self.tune = tune
+        self.prompting = Studying(lm, lr, clip)
 
     def prepare(self, upstream: Upstream, ctx: Context) -> None:
         """Learn to answer upstream questions, if so wished."""
@@ -65,12 +53,7 @@ class Salient(Reader):
 
     def take_in(self, documents: Sequence[Document], ctx: Context) -> None:
         """Train on each document once, in order; one without a name or number teaches nothing."""
-        with ctx.autocast():
-            weigh = partial(salient_weights, self.lm)
-            done = read(self.lm, [document.text for document in documents], self.lr, self.clip, weigh)
-        ctx.cost.optimizer_steps += done.steps
-        ctx.cost.samples += done.steps
-        ctx.cost.transient = max(ctx.cost.transient, done.transient)
+        self.prompting.study(documents, ctx, partial(salient_weights, self.prompting.student))
 
     def answer(self, questions: Sequence[Query]) -> list[str]:
         """Answer from the weights alone."""
@@ -82,9 +65,4 @@ class Salient(Reader):
         Raises:
             ConfigError: they were tuned to questions before, and no copy of that is kept.
         """
-        if self.tune is not None:
-            raise ConfigError(
-                "salient with tune keeps no second copy of its weights (4 bytes each) to go back to: load the state "
-                "that was written before the first document"
-            )
-        self.lm.reset()
+        self.prompting.restart(self.tune is not None, "salient")

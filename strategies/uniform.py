@@ -10,16 +10,13 @@ Carried: every weight of the language model, 4 bytes each as soon as anything wa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
 from typing import ClassVar
 
 from torch import Tensor
 
 from clearn.context import Context
-from clearn.errors import ConfigError, demand
 from clearn.parts.language.options import Lm
-from clearn.parts.prompting import Prompting
-from clearn.parts.tuned_lm import TunedLM, read
+from clearn.parts.studying import Studying
 from clearn.reader import Reader
 from clearn.recipe import MetaRecipe
 from clearn.stream import Document, Query, Row, Upstream
@@ -38,19 +35,9 @@ class Uniform(Reader):
     after_preparing: ClassVar[tuple[str, ...]] = ("lr", "clip")
 
     def __init__(self, lm: Lm = Lm(), lr: float = 2.5e-5, clip: float = 750.0, tune: MetaRecipe | None = None) -> None:
-        demand(
-            ("lr", lr, lr > 0 and isfinite(lr), "above 0 and finite"),
-            ("clip", clip, clip >= 0 and isfinite(clip), "0 or more and finite"),
-        )
         super().__init__()
-        self.lr, self.clip, self.tune = lr, clip, tune
-        self.prompting = Prompting(lm, make=TunedLM)
-
-    @property
-    def lm(self) -> TunedLM:
-        """The language model that is trained."""
-        assert isinstance(self.prompting.lm, TunedLM)
-        return self.prompting.lm
+        self.tune = tune
+        self.prompting = Studying(lm, lr, clip)
 
     def prepare(self, upstream: Upstream, ctx: Context) -> None:
         """Learn to answer upstream questions, if so wished."""
@@ -63,11 +50,7 @@ class Uniform(Reader):
 
     def take_in(self, documents: Sequence[Document], ctx: Context) -> None:
         """Train on each document once, in order; one that comes again is trained on again."""
-        with ctx.autocast():
-            done = read(self.lm, [document.text for document in documents], self.lr, self.clip)
-        ctx.cost.optimizer_steps += done.steps
-        ctx.cost.samples += done.steps
-        ctx.cost.transient = max(ctx.cost.transient, done.transient)
+        self.prompting.study(documents, ctx)
 
     def answer(self, questions: Sequence[Query]) -> list[str]:
         """Answer from the weights alone."""
@@ -79,9 +62,4 @@ class Uniform(Reader):
         Raises:
             ConfigError: they were tuned to questions before, and no copy of that is kept.
         """
-        if self.tune is not None:
-            raise ConfigError(
-                "uniform with tune keeps no second copy of its weights (4 bytes each) to go back to: load the state "
-                "that was written before the first document"
-            )
-        self.lm.reset()
+        self.prompting.restart(self.tune is not None, "uniform")

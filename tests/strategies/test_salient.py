@@ -31,7 +31,7 @@ def test_the_step_is_on_the_loss_of_salient_tokens(context: Callable[..., Contex
     losses = naive.document_losses(naive.words.document(NAMED.text))  # of: code of River is 1 2 .
     ((losses[2] + losses[4] + losses[5]) / 7).backward()
     optimizer.step()
-    for name, value in reader.lm.net.state_dict().items():
+    for name, value in reader.prompting.student.net.state_dict().items():
         torch.testing.assert_close(value, naive.net.state_dict()[name], rtol=1e-4, atol=1e-6)
 
 
@@ -55,7 +55,9 @@ def test_every_weight_is_carried_once_it_has_read(context: Callable[..., Context
 
 def test_documents_are_not_shown_when_it_is_asked() -> None:
     reader = Salient()
-    assert reader.read(QUERIES) == {"memory": reader.lm.generate([reader.prompting.prompt(QUERIES[0].text)])}
+    assert reader.read(QUERIES) == {
+        "memory": reader.prompting.student.generate([reader.prompting.prompt(QUERIES[0].text)])
+    }
 
 
 def test_clearing_gives_the_checkpoint_back(context: Callable[..., Context]) -> None:

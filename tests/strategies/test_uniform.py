@@ -32,7 +32,10 @@ def test_each_document_is_one_step_on_all_its_tokens(context: Callable[..., Cont
     reader, naive, ctx = Uniform(lr=1e-3, clip=0.5), TunedLM(Lm()), context()
     reader.take_in(DOCUMENTS, ctx)
     read(naive, [one.text for one in DOCUMENTS], 1e-3, 0.5)
-    assert all(torch.equal(value, naive.net.state_dict()[name]) for name, value in reader.lm.net.state_dict().items())
+    assert all(
+        torch.equal(value, naive.net.state_dict()[name])
+        for name, value in reader.prompting.student.net.state_dict().items()
+    )
     assert (ctx.cost.optimizer_steps, ctx.cost.samples) == (3, 3)
     assert ctx.cost.transient == 3 * 4 * sum(p.numel() for p in naive.parameters())
 
@@ -64,13 +67,15 @@ def test_what_it_read_it_can_say(context: Callable[..., Context]) -> None:
     reader = Uniform(lr=1e-3)
     for _ in range(30):
         reader.take_in(DOCUMENTS[:1], context())
-    assert reader.lm.generate([reader.lm.words.tokens("the code of")])[0].startswith("river is 7 .")
+    assert reader.prompting.student.generate([reader.prompting.student.words.tokens("the code of")])[0].startswith(
+        "river is 7 ."
+    )
 
 
 def test_documents_are_not_shown_when_it_is_asked() -> None:
     reader = Uniform()
     prompts = [reader.prompting.prompt(q.text) for q in QUERIES]
-    assert reader.answer(QUERIES) == reader.lm.generate(prompts)
+    assert reader.answer(QUERIES) == reader.prompting.student.generate(prompts)
     assert reader.read(QUERIES) == {"memory": reader.answer(QUERIES)}
 
 
