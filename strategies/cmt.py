@@ -22,16 +22,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from clearn.errors import demand
 from clearn.meta import batches, documented_rows
 from clearn.parts.amortising.aggregator import Aggregator
+from clearn.parts.amortising.awareness import aware, distill, margin, mean_over, stacked, token_losses
 from clearn.parts.amortising.prefixes import PrefixHead
+from clearn.parts.amortising.unaided import Unaided
 from clearn.parts.bank import CATEGORIES, Bank, Storage
 from clearn.parts.compressors import Compression, compressor_for
 from clearn.parts.hashing import key
-from clearn.parts.language.decoding import greedy
+from clearn.parts.language.contrast import say_contrasted
 from clearn.parts.language.encoder import Encoder
 from clearn.parts.language.frozen_lm import FrozenLM
 from clearn.parts.language.memories import Embeds, Memory, Prefix
@@ -45,14 +46,8 @@ from clearn.stream import Document, Query, Row, TaskInfo, Upstream
 if TYPE_CHECKING:
     from clearn.context import Context
 
-REMEMBERED = 1 << 30
-"""Bytes of logits of the frozen model that are kept while training: some 1,700 answers of SmolLM2 in bfloat16."""
-
 RECONSTRUCTED = 128
 """At most so many tokens of a document are to be told from its memory."""
-
-PLAUSIBLE = 0.1
-"""When contrast decides, tokens below this share of the likeliest one's probability are out (specs "cmt", trap 11)."""
 
 AT_ONCE = 64
 """Documents are put into the bank in groups of so many."""
@@ -197,8 +192,7 @@ class Cmt(Reader):
         self.forced_until = 0
         self.memory = self._bank(bank)
         self._limited = True
-        self._known: dict[tuple[str, str, str], Tensor] = {}
-        self._room = REMEMBERED
+        self.unaided = Unaided(self.lm)
 
     # Before the stream: learn to compress, to match and to gather.
 
@@ -212,7 +206,7 @@ class Cmt(Reader):
             ctx.meta_train(self, upstream, self.meta, self.episode)
         finally:
             self.memory, self.asking, self._limited = kept, asking, True
-            self._known, self._room = {}, REMEMBERED
+            self.unaided.clear()
 
     def episode(self, rows: Sequence[Row]) -> Tensor:
         """Loss of a batch: each question finds its document among the others' (specs "cmt", section 8).
@@ -355,24 +349,9 @@ class Cmt(Reader):
         else:
             gathered = self._gathered(queries, self.memory.vectors(device=self.device)[None], None)
         questions, memory = [self.lm.words.question(text) for text in texts], self._injected(gathered)
-        return self._contrasted(questions, memory) if self.asking.contrast else self.lm.generate(questions, memory)
-
-    def _contrasted(self, questions: Sequence[Sequence[int]], memory: Memory) -> list[str]:
-        """Decode from logits with memory set against those without; nothing is kept from token to token."""
-        words = self.lm.words
-        said: list[list[int]] = [[] for _ in questions]
-
-        def logits() -> Tensor:
-            so_far = [[*ids, words.eos] for ids in said]  # the last one is asked for, whatever it is
-            with_, without = (self.lm.answer_logits(questions, so_far, one)[0][:, -1] for one in (memory, None))
-            return plausible(contrasted(with_, without, self.objective.alpha), with_)
-
-        def go_on(tokens: Tensor, _: int) -> Tensor:
-            for ids, token in zip(said, tokens.tolist(), strict=True):
-                ids.append(token)
-            return logits()
-
-        return [words.said(ids) for ids in greedy(logits(), go_on, words.complete, self.lm.options.new_tokens)]
+        if self.asking.contrast:
+            return say_contrasted(self.lm, questions, memory, self.objective.alpha)
+        return self.lm.generate(questions, memory)
 
     def _answer_loss(self, rows: Sequence[Row], memory: Memory) -> Tensor:
         """(n,): L_mem of each row."""
@@ -383,39 +362,12 @@ class Cmt(Reader):
         if options.kind == "aware" and options.alpha == 0:
             return mean_over(token_losses(logits, targets), mask)
         if options.kind == "distill":
-            taught = _stacked([self._taught(row) for row in rows], reach).to(logits.device)
+            taught = stacked([self.unaided.taught(row) for row in rows], reach).to(logits.device)
             return distill(logits, taught, targets, mask, options.gamma)
-        without = _stacked([self._without(row) for row in rows], reach).to(logits.device)
+        without = stacked([self.unaided.without(row) for row in rows], reach).to(logits.device)
         if options.kind == "margin":
             return margin(logits, without, targets, mask, options.gamma, options.margin)
         return aware(logits, without, targets, mask, options.alpha)
-
-    def _without(self, row: Row) -> Tensor:
-        """(r, V): the frozen model's logits for a row's answer when it knows nothing but the question."""
-        return self._remembered("", row, None)
-
-    def _taught(self, row: Row) -> Tensor:
-        """(r, V): likewise, when it has read the whole document, in front of the question and a line end."""
-        ids = [*self.lm.words.document(row.document.text), *self.lm.words.tokens("\n")]
-        return self._remembered(row.document.text, row, Embeds(self.lm.embed(torch.tensor([ids]))))
-
-    @torch.no_grad()
-    def _remembered(self, read: str, row: Row, memory: Memory | None) -> Tensor:
-        """Compute logits once a row, alone so that a training that goes on finds the same bits; keep them if they fit.
-
-        They are kept in the language model's dtype, which loses nothing.
-        """
-        name = (read, row.question.text, row.question.answer)
-        if name in self._known:
-            return self._known[name].to(self.device).float()
-        question, answer = self.lm.words.question(row.question.text), self.lm.words.answer(row.question.answer)
-        with self.lm.using(None):
-            logits = self.lm.answer_logits([question], [answer], memory)[0][0]  # (r, V)
-        small = logits.to(self.lm.net.dtype)
-        if small.nbytes <= self._room:
-            self._room -= small.nbytes
-            self._known[name] = small.cpu()
-        return small.float()
 
     def _reconstruction_loss(self, pieces: Sequence[Any], memories: Tensor) -> Tensor:
         """L_rec: mean cross-entropy of each piece's first tokens, told by the frozen model from its memory alone."""
@@ -441,87 +393,3 @@ class Cmt(Reader):
     def _bank(self, storage: Storage) -> Bank:
         width = self.lm.width
         return Bank((self.compression.tokens, width), storage.dtype, width, storage.evict)
-
-
-def contrasted(with_memory: Tensor, without: Tensor, alpha: float) -> Tensor:
-    """What the memory adds, exaggerated: (1 + alpha) l1 - alpha l0 (context-aware decoding, Shi et al. 2024).
-
-    >>> contrasted(torch.tensor([2.0, 0.0, 0.0]), torch.tensor([1.0, 1.0, 0.0]), 1.0)
-    tensor([ 3., -1.,  0.])
-    """
-    return (1 + alpha) * with_memory - alpha * without
-
-
-def plausible(logits: Tensor, with_memory: Tensor) -> Tensor:
-    """Rule out tokens that the memory itself makes unlikely: p1 below a tenth of its largest gets -inf.
-
-    Args:
-        logits: (b, V) to choose from.
-        with_memory: (b, V) l1.
-    """
-    least = with_memory.amax(1, keepdim=True) + math.log(PLAUSIBLE)
-    return logits.masked_fill(with_memory < least, -torch.inf)
-
-
-def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """(b, r, V) and (b, r) -> (b, r), -log p of each target."""
-    return cross_entropy(logits.transpose(1, 2), targets, reduction="none")
-
-
-def mean_over(values: Tensor, mask: Tensor) -> Tensor:
-    """(b, r) -> (b,), the mean over each row's real tokens."""
-    return (values * mask).sum(1) / mask.sum(1)
-
-
-def aware(with_memory: Tensor, without: Tensor, targets: Tensor, mask: Tensor, alpha: float) -> Tensor:
-    """The memory-aware loss: -log softmax((1 + alpha) l1 - alpha l0) of the target, mean over tokens.
-
-    Where the memory does nothing it is the frozen model's own loss, whatever alpha is; its gradient at l1 is
-    (1 + alpha) (softmax - onehot), little for tokens that the question alone explains.
-
-    Args:
-        with_memory: (b, r, V) l1, with gradient.
-        without: (b, r, V) l0, without.
-        targets: (b, r) int64.
-        mask: (b, r) bool, which are real.
-        alpha: 0 or more; 0 is the plain answer loss.
-
-    Returns:
-        (b,).
-    """
-    return mean_over(token_losses(contrasted(with_memory, without, alpha), targets), mask)
-
-
-def margin(with_memory: Tensor, without: Tensor, targets: Tensor, mask: Tensor, gamma: float, nats: float) -> Tensor:
-    """CE(l1) + gamma max(0, nats - (log p1(y) - log p0(y)) / r): the memory is to gain so many nats a token.
-
-    Args:
-        with_memory: see `aware`.
-        without: likewise.
-        targets: likewise.
-        mask: likewise.
-        gamma: weight.
-        nats: what the gain is to reach.
-    """
-    ours, theirs = (mean_over(token_losses(logits, targets), mask) for logits in (with_memory, without))
-    return ours + gamma * (nats - (theirs - ours)).clamp(min=0)
-
-
-def distill(with_memory: Tensor, taught: Tensor, targets: Tensor, mask: Tensor, gamma: float) -> Tensor:
-    """CE(l1) + gamma KL(softmax(ld) || softmax(l1)), mean over tokens; ld of the model that has read the document.
-
-    Args:
-        with_memory: see `aware`.
-        taught: (b, r, V) ld, without gradient.
-        targets: see `aware`.
-        mask: likewise.
-        gamma: weight.
-    """
-    teacher = taught.log_softmax(-1)
-    divergence = (teacher.exp() * (teacher - with_memory.log_softmax(-1))).sum(-1)  # (b, r)
-    return mean_over(token_losses(with_memory, targets) + gamma * divergence, mask)
-
-
-def _stacked(rows: Sequence[Tensor], reach: int) -> Tensor:
-    """Pad (r, V) logits of single rows with zeros to (b, reach, V); what is padded is masked by whoever reads it."""
-    return torch.stack([torch.nn.functional.pad(row, (0, 0, 0, reach - len(row))) for row in rows])

@@ -13,9 +13,11 @@ from torch.nn.functional import kl_div
 
 from clearn.errors import ConfigError, StateError
 from clearn.ledger import CATEGORIES, account
+from clearn.parts.amortising.awareness import aware, distill, margin
 from clearn.parts.bank import FIXED, Storage
 from clearn.parts.compressors import Compression
 from clearn.parts.hashing import key
+from clearn.parts.language.contrast import contrasted, plausible
 from clearn.parts.language.encoder import Encoder
 from clearn.parts.language.frozen_lm import FrozenLM
 from clearn.parts.language.memories import Embeds
@@ -24,7 +26,7 @@ from clearn.parts.language.tiny import WORDS
 from clearn.recipe import MetaRecipe
 from clearn.state import decode, encode, freeze, thaw
 from clearn.stream import Document, Query, Question, Row, Split, Upstream
-from strategies.cmt import Asking, Cmt, Gathering, Objective, aware, contrasted, distill, margin, plausible
+from strategies.cmt import Asking, Cmt, Gathering, Objective
 
 torch.set_num_threads(1)
 
@@ -175,9 +177,9 @@ def test_logits_without_memory_are_computed_once_a_row_and_alone(kind: Any) -> N
     again = reader.episode(rows)
     assert sorted(asked) == [1, 1, 1, 3, 3]
     assert torch.equal(first, again)
-    reader._known, reader._room = {}, 0  # nothing may be kept: slower, with the same bits
+    reader.unaided.kept, reader.unaided.room = {}, 0  # nothing may be kept: slower, with the same bits
     assert torch.equal(reader.episode(rows), first)
-    assert not reader._known
+    assert not reader.unaided.kept
 
 
 def test_logits_without_memory_are_those_of_the_plain_model() -> None:
@@ -185,10 +187,10 @@ def test_logits_without_memory_are_those_of_the_plain_model() -> None:
     lm = FrozenLM(Lm())
     question, answer = lm.words.question(row.question.text), lm.words.answer(row.question.answer)
     with torch.no_grad():
-        assert torch.equal(reader._without(row), lm.answer_logits([question], [answer])[0][0])
+        assert torch.equal(reader.unaided.without(row), lm.answer_logits([question], [answer])[0][0])
         read = [*lm.words.tokens(row.document.text), *lm.words.tokens("\n")]
         taught = lm.answer_logits([[*read, *question]], [answer])[0][0]
-        torch.testing.assert_close(reader._taught(row), taught, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(reader.unaided.taught(row), taught, atol=1e-5, rtol=1e-5)
 
 
 # What moves, and what does not.
@@ -286,12 +288,12 @@ def test_preparing_trains_on_a_bank_of_its_own(monkeypatch: pytest.MonkeyPatch) 
             reading(learner, rows, Room(0))  # no budget binds
             assert len(learner.memory) == 5
             loss(rows[:2])
-            assert learner._known
+            assert learner.unaided.kept
 
     reader.prepare(Upstream(split, split), Trainer())  # type: ignore[arg-type]
     assert reader.memory is bank
     assert reader.asking is asking
-    assert (len(bank), reader._known) == (0, {})
+    assert (len(bank), reader.unaided.kept) == (0, {})
 
 
 def test_a_real_preparation(context: Any) -> None:
