@@ -173,7 +173,7 @@ def tasks(stream: Stream, vit: Vit, carried: dict[int, Frozen]) -> list[dict[str
 
 def main() -> None:
     torch.set_num_threads(1)
-    asked = turned.given(__doc__)
+    asked = turned.parser(__doc__).parse_args()
     stream, vit = turned.stream(PER_CLASS, 10), turned.vit(asked.weights)
     carried = boundaries(stream, vit)
     step = steps(stream, vit, carried[STEP_TASK])

@@ -29,13 +29,12 @@ from clearn.streams.datasets import dataset
 N_TASKS, N_CLASSES, SIDE = 20, 40, 28
 
 
-def given(docstring: str) -> argparse.Namespace:
-    """What the command line says: --weights FILE, --json FILE and --digits."""
-    parser = argparse.ArgumentParser(description=docstring.splitlines()[0])
-    parser.add_argument("--digits", action="store_true", help="two turns of digits and clothes, not four of clothes")
-    parser.add_argument("--weights", help="of vit_small_patch14_dinov2, a .safetensors file; else they are fresh")
-    parser.add_argument("--json", help="write the figures to this file, too; else they are printed last")
-    return parser.parse_args()
+def parser(docstring: str) -> argparse.ArgumentParser:
+    """What these benchmarks' command lines share: --weights FILE and --json FILE."""
+    found = argparse.ArgumentParser(description=docstring.splitlines()[0])
+    found.add_argument("--weights", help="of vit_small_patch14_dinov2, a .safetensors file; else they are fresh")
+    found.add_argument("--json", help="write the figures to this file, too; else they are printed last")
+    return found
 
 
 def vit(weights: str | None) -> Vit:
