@@ -255,19 +255,28 @@ def audit(args: argparse.Namespace) -> int:
 
 
 def reproduce(args: argparse.Namespace) -> int:
-    """Compare a config's measured figures with those it expects."""
+    """Compare a config's measured figures with those it expects; runs that are finished are taken as they are."""
     from clearn import reproducing
+    from clearn.config import load
 
     console = _console()
     if args.name is None:
         reproducing.listing(console)
         return 0
     plan = reproducing.plan(args.name, args.overrides)
-    for cell in plan.cells:
-        code = _run_one(_bound(_load_cell(args.name, [*args.overrides, *cell.overrides])), None, quiet=True)
+    out = load(args.name, args.overrides).get("out")
+    paths = []
+    for number, cell in enumerate(plan.cells, start=1):
+        experiment = _bound(_load_cell(args.name, [*args.overrides, *cell.overrides]))
+        path = _default_folder(experiment)
+        if out:
+            path = Path(out) / path.name if cell.label else Path(out)
+        if cell.label:
+            console.print(f"{number}/{len(plan.cells)} {cell.label}", highlight=False, soft_wrap=True)
+        code = _run_one(experiment, str(path), quiet=True, again=["reproduce", args.name, *args.overrides])
         if code:
             return code
-    paths = [_default_folder(_bound(_load_cell(args.name, [*args.overrides, *cell.overrides]))) for cell in plan.cells]
+        paths.append(path)
     return 0 if reproducing.compare(plan, paths, console) else 1
 
 
@@ -279,7 +288,8 @@ def _sweep_here(source: str, overrides: Sequence[str]) -> int:
     return commanding.sweep_here(source, overrides, _console())
 
 
-def _run_one(experiment: Experiment, out: str | None, quiet: bool = False) -> int:
+def _run_one(experiment: Experiment, out: str | None, quiet: bool = False, again: Sequence[str] = ()) -> int:
+    """Carry out one run; say how to go on if a person stops it, by `again` where it is part of something larger."""
     from clearn.launch import launched, this_process
     from clearn.options import TrainerOptions
     from clearn.sweeping.commanding import STOPPED, stopped_words, summary
@@ -288,8 +298,9 @@ def _run_one(experiment: Experiment, out: str | None, quiet: bool = False) -> in
     console = _console()
     path = Path(out) if out else _default_folder(experiment)
     if stopped := execute(experiment, path, console):
-        again = launched(experiment.asks_for or TrainerOptions(), ["-m", "clearn", "resume", str(path)])
-        console.print(stopped_words(stopped, again), highlight=False, soft_wrap=True)
+        go_on = ["-m", "clearn", *(again or ["resume", str(path)])]
+        words = stopped_words(stopped, launched(experiment.asks_for or TrainerOptions(), go_on))
+        console.print(words, highlight=False, soft_wrap=True)
         return STOPPED
     if not quiet and this_process().first:
         summary(path, experiment.title, console)
