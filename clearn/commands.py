@@ -257,20 +257,18 @@ def audit(args: argparse.Namespace) -> int:
 def reproduce(args: argparse.Namespace) -> int:
     """Compare a config's measured figures with those it expects; runs that are finished are taken as they are."""
     from clearn import reproducing
-    from clearn.config import load
 
     console = _console()
     if args.name is None:
         reproducing.listing(console)
         return 0
     plan = reproducing.plan(args.name, args.overrides)
-    out = load(args.name, args.overrides).get("out")
     paths = []
     for number, cell in enumerate(plan.cells, start=1):
         experiment = _bound(_load_cell(args.name, [*args.overrides, *cell.overrides]))
         path = _default_folder(experiment)
-        if out:
-            path = Path(out) / path.name if cell.label else Path(out)
+        if plan.out:
+            path = Path(plan.out) / path.name if cell.label else Path(plan.out)
         if cell.label:
             console.print(f"{number}/{len(plan.cells)} {cell.label}", highlight=False, soft_wrap=True)
         code = _run_one(experiment, str(path), quiet=True, again=["reproduce", args.name, *args.overrides])

@@ -52,11 +52,12 @@ class Expects:
 
 @dataclass(frozen=True)
 class Plan:
-    """A config, what it expects, and the runs it takes."""
+    """A config, what it expects, the runs it takes, and the folder they are to go to, if it names one."""
 
     name: str
     expects: Expects
     cells: tuple[Cell, ...]
+    out: str | None
 
 
 def plan(name: str, overrides: Sequence[str] = ()) -> Plan:
@@ -80,7 +81,7 @@ def plan(name: str, overrides: Sequence[str] = ()) -> Plan:
     errors: list[Mistake] = []
     expects = Expects(**bind(Expects, section, "expects", errors))
     raise_all(errors, config.origins)
-    return Plan(name, expects, tuple(cells(expects.over)) if expects.over else (Cell("", ()),))
+    return Plan(name, expects, tuple(cells(expects.over)) if expects.over else (Cell("", ()),), config.get("out"))
 
 
 def listing(console: Console) -> None:
